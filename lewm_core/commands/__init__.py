@@ -1,0 +1,1 @@
+"""The offline commands, one module each; `runner` is what they share."""
