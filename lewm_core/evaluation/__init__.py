@@ -1,0 +1,1 @@
+"""What a world model can do: closed loop, probes, reports."""
