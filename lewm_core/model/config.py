@@ -1,0 +1,189 @@
+"""What a world model is made of: every setting that is needed to build and to run it.
+
+The defaults are the published architecture (arXiv 2603.19312): ``ModelConfig(action_dim=2)`` is
+the 18.0 M parameter model of the paper. The same object is written into ``model.json`` of a
+checkpoint, so a setting that is not here cannot differ between training and planning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: Mean and standard deviation per colour (R, G, B; 1 is white) that pictures are normalised by.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+# Upper bounds keep a damaged or hostile model.json from asking for terabytes.
+Width = Annotated[int, Field(ge=1, le=16384)]
+Depth = Annotated[int, Field(ge=1, le=128)]
+Heads = Annotated[int, Field(ge=1, le=256)]
+ImageSize = Annotated[int, Field(ge=8, le=2048)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VitEncoderConfig(_Config):
+    """A vision transformer (timm); its [CLS] token is the picture's feature.
+
+    Attributes:
+        image_size: Edge of the square picture in pixels; a multiple of ``patch_size``.
+        patch_size: Edge of a patch in pixels.
+        width: Size of a token.
+        depth: Number of layers.
+        heads: Attention heads per layer.
+        mlp_dim: Hidden size of a layer's MLP.
+    """
+
+    kind: Literal["vit"] = "vit"
+    image_size: ImageSize = 224
+    patch_size: Annotated[int, Field(ge=1, le=256)] = 14
+    width: Width = 192
+    depth: Depth = 12
+    heads: Heads = 3
+    mlp_dim: Width = 768
+
+    @model_validator(mode="after")
+    def _check(self) -> VitEncoderConfig:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class KeypointEncoderConfig(_Config):
+    """A small convolutional network that says where things are; made for training on a CPU.
+
+    Two strided convolutions and one more give ``keypoints`` maps of a quarter of the picture's
+    edge; a spatial soft-argmax turns each map into one (x, y); batch normalisation follows.
+
+    Attributes:
+        image_size: Edge of the square picture in pixels; a multiple of 4.
+        channels: Channels after the first and after the second convolution.
+        keypoints: Number of maps; the feature has twice as many numbers.
+    """
+
+    kind: Literal["keypoint"] = "keypoint"
+    image_size: ImageSize = 64
+    channels: tuple[Width, Width] = (16, 32)
+    keypoints: Width = 32
+
+    @model_validator(mode="after")
+    def _check(self) -> KeypointEncoderConfig:
+        if self.image_size % 4:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of 4")
+        return self
+
+
+EncoderConfig = Annotated[VitEncoderConfig | KeypointEncoderConfig, Field(discriminator="kind")]
+
+
+class ProjectorConfig(_Config):
+    """Linear, normalisation, GELU, Linear.
+
+    Attributes:
+        hidden: Size between the two linear maps.
+        norm: ``batch`` (BatchNorm1d, the paper), ``layer`` or ``none``.
+    """
+
+    hidden: Width = 2048
+    norm: Literal["batch", "layer", "none"] = "batch"
+
+
+class ActionEncoderConfig(_Config):
+    """1x1 convolution, then Linear-SiLU-Linear to the predictor's width.
+
+    Attributes:
+        smoothed: Output channels of the convolution.
+        hidden: Size between the two linear maps.
+    """
+
+    smoothed: Width = 10
+    hidden: Width = 768
+
+
+class PredictorConfig(_Config):
+    """A causal transformer whose layers are conditioned on the action by AdaLN-zero.
+
+    Attributes:
+        width: Size of a token.
+        depth: Number of layers.
+        heads: Attention heads per layer.
+        head_dim: Size of a head; ``heads * head_dim`` need not be ``width``.
+        mlp_dim: Hidden size of a layer's MLP.
+        dropout: Probability, while training.
+        residual: Predict the change of the embedding instead of the next embedding.
+        projector: MLP behind the transformer, of the same shape as the encoder's; none if null.
+    """
+
+    width: Width = 192
+    depth: Depth = 6
+    heads: Heads = 16
+    head_dim: Width = 64
+    mlp_dim: Width = 2048
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    residual: bool = False
+    projector: ProjectorConfig | None = ProjectorConfig()
+
+
+class ModelConfig(_Config):
+    """A whole world model.
+
+    Attributes:
+        encoder: Picture to feature.
+        embedding_dim: D, the size of a latent state.
+        projector: Feature to embedding.
+        action_encoder: Block of actions to the predictor's condition.
+        predictor: Latent states and actions to the next latent states.
+        history: Most latent states that a prediction looks back on.
+        frame_skip: F, control steps in one block: from one frame to the next.
+        action_dim: A, numbers in one command.
+    """
+
+    encoder: EncoderConfig = VitEncoderConfig()
+    embedding_dim: Width = 192
+    projector: ProjectorConfig = ProjectorConfig()
+    action_encoder: ActionEncoderConfig = ActionEncoderConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    history: Annotated[int, Field(ge=1, le=64)] = 3
+    frame_skip: Annotated[int, Field(ge=1, le=1000)] = 5
+    action_dim: Annotated[int, Field(ge=1, le=1024)]
+
+    @property
+    def block_dim(self) -> int:
+        """F * A, the numbers in one block of actions."""
+        return self.frame_skip * self.action_dim
+
+    @property
+    def image_size(self) -> int:
+        """Edge of the square picture in pixels."""
+        return self.encoder.image_size
+
+
+class LossConfig(_Config):
+    """The two terms of the training loss; defaults are the released configuration.
+
+    Attributes:
+        weight: lambda, the weight of SIGReg beside the prediction error.
+        directions: Random directions per step.
+        knots: Points of the characteristic function on [0, ``upper``].
+        upper: Last knot.
+        window: Width of the Gaussian window exp(-t^2 / (2 window^2)).
+        rollout_steps: 1 is the paper: every next embedding from true ones. With K > 1 the steps
+            2..K of an autoregressive rollout are averaged in (see `lewm_core.model.loss`).
+        stop_gradient: Keep the prediction's target fixed. Not the method: a switch for comparing.
+    """
+
+    weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.09
+    directions: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    knots: Annotated[int, Field(ge=2, le=10_000)] = 17
+    upper: Annotated[float, Field(gt=0.0, le=1e3)] = 3.0
+    window: Annotated[float, Field(gt=0.0, le=1e3)] = 1.0
+    rollout_steps: Annotated[int, Field(ge=1, le=64)] = 1
+    stop_gradient: bool = False
