@@ -1,0 +1,105 @@
+"""The Fast DDS profile that lets pictures arrive, and what killed processes leave behind.
+
+With Fast DDS's default shared-memory segment (512 KiB) a 640x480 picture of 900 KiB does not fit,
+falls back to fragmented UDP, and is mostly lost with best-effort QoS. The profile in
+``config/fastdds/host.xml`` gives each process a segment of 16 MiB (`docs/ros-nodes.md` has the
+figures and the benchmark that prints them).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from pathlib import Path
+
+from lewm_core.errors import ConfigError
+
+#: Either of these, set by the user, means: hands off. The second is Fast DDS before 2.14.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+#: A lock file younger than this may belong to a process that has not locked it yet.
+_SETTLED_S = 5.0
+
+
+def config_folder(*parts: str) -> Path:
+    """Return the path of a configuration file or folder of this package.
+
+    Looks in the source tree beside this module, then in ``share/lewm_ros/config`` of every
+    ``AMENT_PREFIX_PATH`` entry and of the Python prefix.
+
+    Args:
+        parts: Below ``config``, for example ``"fastdds", "host.xml"``.
+
+    Raises:
+        ConfigError: If it is in none of these places; names them.
+    """
+    prefixes = [entry for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if entry]
+    folders = [Path(__file__).resolve().parent.parent / "config"]
+    folders += [Path(prefix, "share", "lewm_ros", "config") for prefix in [*prefixes, sys.prefix]]
+    for folder in folders:
+        if folder.joinpath(*parts).exists():
+            return folder.joinpath(*parts)
+    looked = ", ".join(str(folder) for folder in folders)
+    raise ConfigError(f"config/{'/'.join(parts)} is in none of {looked}: reinstall lewm_ros")
+
+
+def apply_profile(name: str = "host") -> Path | None:
+    """Make Fast DDS read ``config/fastdds/NAME.xml``. Call it before ``rclpy.init``.
+
+    Does nothing where the user set a profile of their own, switched this off by
+    ``LEWM_DDS_PROFILE=none``, or runs another middleware (``RMW_IMPLEMENTATION``).
+
+    Args:
+        name: Of the profile; the environment variable ``LEWM_DDS_PROFILE`` goes before it.
+
+    Returns:
+        The file applied, or None if nothing was done.
+
+    Raises:
+        ConfigError: If there is no profile of this name.
+    """
+    name = os.environ.get("LEWM_DDS_PROFILE") or name
+    middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
+    chosen_by_user = any(os.environ.get(variable) for variable in PROFILE_VARIABLES)
+    if name == "none" or chosen_by_user or not middleware.startswith("rmw_fastrtps"):
+        return None
+    profile = config_folder("fastdds", f"{name}.xml")
+    humble = os.environ.get("ROS_DISTRO") == "humble"
+    os.environ[PROFILE_VARIABLES[1 if humble else 0]] = str(profile)
+    return profile
+
+
+def clean_shared_memory(folder: Path = Path("/dev/shm")) -> list[str]:
+    """Remove the Fast DDS segments whose process is gone (killed, so it could not tidy up).
+
+    Each segment has a lock file ``NAME_el`` that its owner keeps locked (``flock``) while it
+    lives; only segments whose lock nobody holds are removed, so this is safe at any time.
+
+    Returns:
+        The names of the removed files.
+    """
+    removed: list[str] = []
+    for lock in sorted(folder.glob("fastrtps_*_el")) + sorted(folder.glob("fastdds_*_el")):
+        if not _is_abandoned(lock):
+            continue
+        segment = lock.with_name(lock.name[: -len("_el")])
+        for path in (segment, lock, lock.with_name(f"sem.{segment.name}_mutex")):
+            if path.exists():
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+    return removed
+
+
+def _is_abandoned(lock: Path) -> bool:
+    """Return whether nobody holds the lock file and it is old enough to be judged."""
+    try:
+        with lock.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime < _SETTLED_S:
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # Locked by its owner, removed meanwhile, or another user's: not ours to remove.
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""Named quality-of-service profiles: who must not lose what.
+
+A reliable publisher serves reliable and best-effort subscribers alike; a best-effort publisher
+serves best-effort subscribers only. So publishers here offer the most, and subscribers ask for
+the least that serves them.
+"""
+
+from __future__ import annotations
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+
+
+def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int) -> QoSProfile:
+    return QoSProfile(
+        reliability=reliability,
+        durability=durability,
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+    )
+
+
+#: A camera's publisher: a recorder may ask for every picture, a controller for the newest only.
+#: 32 pictures of 224x224 fill a third of the shared-memory segment.
+CAMERA_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 32)
+
+#: A camera that offers sensor-data QoS only, as most drivers do.
+CAMERA_SENSOR_DATA = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5)
+
+#: A controller's camera subscription: the newest picture wins, a late one is worth nothing.
+CAMERA_NEWEST = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
+
+#: Commands to a robot, on both sides: none lost, few kept.
+COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)
+
+#: Ground truth and joint states.
+STATE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
+
+#: Episode events: a node that joins late learns which episode is on.
+EPISODE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
+
+#: A node's own report (``~/status``): a late joiner gets the newest one.
+STATUS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
+
+#: ``/diagnostics``, as diagnostic_updater publishes it.
+DIAGNOSTICS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)
+
+#: ``/clock``: a subscriber needs the newest time only (rclpy asks for best effort).
+CLOCK_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
+
+
+def matching(offered: list[QoSProfile], depth: int) -> QoSProfile:
+    """Return the strongest subscription that all publishers of a topic can serve.
+
+    Reliable only if every publisher offers it, transient local only if every publisher does; no
+    deadline, lifespan or liveliness is asked for, since a recorder takes what comes.
+
+    Args:
+        offered: Profiles of the publishers; empty gives best effort, volatile.
+        depth: Messages that may wait in the middleware while this process is busy.
+    """
+    reliable = bool(offered) and all(
+        profile.reliability == ReliabilityPolicy.RELIABLE for profile in offered
+    )
+    transient = bool(offered) and all(
+        profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in offered
+    )
+    profile = _profile(
+        ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        DurabilityPolicy.TRANSIENT_LOCAL if transient else DurabilityPolicy.VOLATILE,
+        depth,
+    )
+    profile.liveliness = LivelinessPolicy.AUTOMATIC
+    return profile
