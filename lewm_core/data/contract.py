@@ -1,0 +1,400 @@
+"""The contract: one file that says what is recorded, trained on and commanded.
+
+``config/robots/NAME.yaml`` names the camera and command topics, the fields of the action vector
+with their units and limits, the clocks and the timeouts. It travels into every dataset and every
+checkpoint, so that training and deployment cannot disagree. `docs/contract.md` has every key.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lewm_core.data.fields import FieldSelector
+from lewm_core.data.messages import has_header, typestore
+from lewm_core.errors import ConfigError, ContractError
+from lewm_core.paths import config_path, preset_names
+from lewm_core.validation import nearest, read_yaml_mapping, suggestion, validate
+
+#: Name of the contract inside a dataset folder.
+CONTRACT_FILE = "contract.yaml"
+
+Clock = Literal["header", "receive"]
+
+
+def _absolute_topic(value: str) -> str:
+    if re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", value) is None:
+        raise ValueError(f"{value!r} is not an absolute topic such as /camera/image_raw")
+    return value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Topic = Annotated[str, AfterValidator(_absolute_topic)]
+Unit = Annotated[str, Field(min_length=1)]
+Pixels = Annotated[int, Field(gt=0, le=65536)]
+Offset = Annotated[int, Field(ge=0, le=65536)]
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+class _Strict(BaseModel):
+    """A model that refuses unknown keys and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Camera(_Strict):
+    """One camera topic.
+
+    Attributes:
+        name: What the project calls it.
+        topic: Absolute ROS topic.
+        message: ``sensor_msgs/msg/Image`` or ``sensor_msgs/msg/CompressedImage``.
+        size: ``[width, height]`` in pixels of the picture on the topic.
+        crop: ``[x, y, width, height]`` in pixels of the part the model sees; None: all of it.
+        clock: Which stamp aligns it: the message's header or the time of receipt.
+        timeout: s; the planner holds when its newest picture is older.
+    """
+
+    name: Name
+    topic: Topic
+    message: Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"]
+    size: tuple[Pixels, Pixels]
+    crop: tuple[Offset, Offset, Pixels, Pixels] | None = None
+    clock: Clock = "header"
+    timeout: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _crop_inside(self) -> Camera:
+        if self.crop is not None:
+            x, y, width, height = self.crop
+            if x + width > self.size[0] or y + height > self.size[1]:
+                raise ValueError(
+                    f"crop {list(self.crop)} reaches outside the picture of {list(self.size)} px; "
+                    "crop is [x, y, width, height]"
+                )
+        return self
+
+
+class ActionField(_Strict):
+    """One number of the action vector.
+
+    Attributes:
+        name: What the project calls it.
+        selector: Where it is in the command message, such as ``twist.linear.x``.
+        unit: SI, as REP-103 has it: ``m``, ``m/s``, ``rad``, ...
+        lower: Lower limit, in ``unit``.
+        upper: Upper limit, in ``unit``.
+        rate_limit: Largest change per second, in ``unit``/s.
+        hold: The value that stops the robot, or ``last`` to repeat the last command (right for
+            position commands only).
+    """
+
+    name: Name
+    selector: str
+    unit: Unit
+    lower: Finite
+    upper: Finite
+    rate_limit: Positive
+    hold: Literal["last"] | Finite
+
+    @field_validator("selector")
+    @classmethod
+    def _selector_parses(cls, value: str) -> str:
+        return _parsed(value)
+
+    @field_validator("hold", mode="before")
+    @classmethod
+    def _hold_is_known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "last":
+            raise ValueError(f"{value!r} is neither a number nor 'last'")
+        return value
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> ActionField:
+        if self.lower >= self.upper:
+            raise ValueError(
+                f"lower {self.lower:g} is not below upper {self.upper:g}; swap or mend the limits"
+            )
+        if self.hold != "last" and not self.lower <= self.hold <= self.upper:
+            raise ValueError(
+                f"hold {self.hold:g} is outside the limits {self.lower:g} to {self.upper:g}"
+            )
+        return self
+
+
+class StateField(_Strict):
+    """One number of the scene's or robot's state; read by probes, never by the model."""
+
+    name: Name
+    selector: str
+    unit: Unit
+
+    @field_validator("selector")
+    @classmethod
+    def _selector_parses(cls, value: str) -> str:
+        return _parsed(value)
+
+
+class Action(_Strict):
+    """The command topic.
+
+    Attributes:
+        topic: Absolute ROS topic.
+        message: Type of the command message.
+        frame_id: Put into the header of published commands.
+        clock: Which stamp aligns recorded commands.
+        timeout: s; the robot's side holds when commands are older.
+        resample: ``latest``: the newest command at a control tick is the action of that tick;
+            ``mean``: the commands in force during the tick, averaged over time.
+        fields: The action vector, in order.
+    """
+
+    topic: Topic
+    message: str
+    frame_id: str = ""
+    clock: Clock = "header"
+    timeout: Positive = 0.3
+    resample: Literal["latest", "mean"] = "latest"
+    fields: Annotated[tuple[ActionField, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Action:
+        _check_message(self.message, self.clock, self.fields)
+        return self
+
+
+class State(_Strict):
+    """A topic whose numbers are kept beside the pictures for probes.
+
+    Attributes:
+        name: What the project calls it.
+        topic: Absolute ROS topic.
+        message: Type of the message.
+        clock: Which stamp aligns it.
+        fields: Which numbers.
+    """
+
+    name: Name
+    topic: Topic
+    message: str
+    clock: Clock = "header"
+    fields: Annotated[tuple[StateField, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _reachable(self) -> State:
+        _check_message(self.message, self.clock, self.fields)
+        return self
+
+
+class Contract(_Strict):
+    """Topics, action vector and timing of one robot or scene.
+
+    Attributes:
+        name: Of the robot or scene.
+        description: For people.
+        control_rate: Hz; rate of the action vector.
+        cameras: At least one. The model sees the first; the others are recorded.
+        action: The command topic.
+        states: Topics for probes.
+        max_gap: s; a longer silence of the camera or the commands ends an episode.
+    """
+
+    name: Name
+    description: str = ""
+    control_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+    cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
+    action: Action
+    states: tuple[State, ...] = ()
+    max_gap: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Contract:
+        _check_unique("camera names", [camera.name for camera in self.cameras])
+        _check_unique("action fields", [field.name for field in self.action.fields])
+        _check_unique("action selectors", [field.selector for field in self.action.fields])
+        _check_unique("state fields", self.state_names)
+        _check_unique("topics", self.topics())
+        if self.max_gap < 2.0 * self.control_period:
+            raise ValueError(
+                f"max_gap {self.max_gap:g} s is under two control periods "
+                f"({2.0 * self.control_period:g} s): every late message would end an episode"
+            )
+        return self
+
+    @property
+    def control_period(self) -> float:
+        """Seconds between two actions."""
+        return 1.0 / self.control_rate
+
+    @property
+    def camera(self) -> Camera:
+        """The camera the model sees."""
+        return self.cameras[0]
+
+    @property
+    def action_names(self) -> list[str]:
+        """Names of the action vector's fields, ``A`` of them."""
+        return [field.name for field in self.action.fields]
+
+    @property
+    def state_names(self) -> list[str]:
+        """Names of all state fields, topic after topic, ``S`` of them."""
+        return [field.name for state in self.states for field in state.fields]
+
+    @property
+    def state_units(self) -> list[str]:
+        """Units of all state fields, in the order of `state_names`."""
+        return [field.unit for state in self.states for field in state.fields]
+
+    def topics(self) -> list[str]:
+        """Return all topics of the contract: cameras, action, states."""
+        return [
+            *(camera.topic for camera in self.cameras),
+            self.action.topic,
+            *(state.topic for state in self.states),
+        ]
+
+    def topic_types(self) -> dict[str, str]:
+        """Return the message type of every topic of the contract."""
+        types = {camera.topic: camera.message for camera in self.cameras}
+        types[self.action.topic] = self.action.message
+        types.update({state.topic: state.message for state in self.states})
+        return types
+
+    def action_limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float | str]]:
+        """Return the limits of the action vector.
+
+        Returns:
+            lower ``(A,)``, upper ``(A,)``, rate limit per second ``(A,)``, all float64 in the
+            fields' units, and the list of hold values (a number or ``"last"``).
+        """
+        fields = self.action.fields
+        return (
+            np.array([field.lower for field in fields], dtype=np.float64),
+            np.array([field.upper for field in fields], dtype=np.float64),
+            np.array([field.rate_limit for field in fields], dtype=np.float64),
+            [field.hold for field in fields],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contract as plain lists, strings and numbers, for YAML and JSON."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "contract") -> Contract:
+        """Validate a contract that was read from elsewhere.
+
+        Args:
+            values: As `to_dict` makes them.
+            source: What an error names first.
+
+        Raises:
+            ContractError: One line with source, key, problem and nearest valid key.
+        """
+        return validate(cls, values, source, ContractError)
+
+
+def load_contract(path_or_name: str | Path) -> Contract:
+    """Load a contract file, or one of those that ship with the package by its name.
+
+    Args:
+        path_or_name: A YAML file, a dataset folder that holds ``contract.yaml``, or a name such
+            as ``push_t``.
+
+    Raises:
+        ContractError: There is no such file, or it is not valid; the message names the file, the
+            key and the nearest valid key.
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        path = path / CONTRACT_FILE
+    elif not path.exists() and path.suffix not in {".yaml", ".yml"}:
+        try:
+            path = config_path("robots", path_or_name)
+        except ConfigError:
+            names = preset_names("robots")
+            raise ContractError(
+                f"there is no contract {str(path_or_name)!r}, nor a file of that name; "
+                + suggestion(str(path_or_name), names)
+            ) from None
+    return Contract.from_dict(read_yaml_mapping(path, ContractError), source=str(path))
+
+
+def save_contract(contract: Contract, path: str | Path) -> None:
+    """Write a contract as YAML, such that `load_contract` reads the same."""
+    text = yaml.safe_dump(contract.to_dict(), sort_keys=False, allow_unicode=True, width=100)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def contract_differences(first: Contract, second: Contract) -> list[str]:
+    """Return one line per key in which two contracts differ; empty when they agree.
+
+    The names and descriptions of the contracts are for people and do not count. A line reads
+    ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
+    """
+    left, right = first.to_dict(), second.to_dict()
+    for values in (left, right):
+        del values["description"], values["name"]
+    return list(_differences(left, right, ""))
+
+
+def _differences(left: Any, right: Any, key: str) -> list[str]:
+    if isinstance(left, dict) and isinstance(right, dict):
+        lines = []
+        for name in [*left, *(name for name in right if name not in left)]:
+            inner = f"{key}.{name}" if key else name
+            lines += _differences(left.get(name), right.get(name), inner)
+        return lines
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        lines = []
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            lines += _differences(one, other, f"{key}[{index}]")
+        return lines
+    if isinstance(left, list) and isinstance(right, list) and any(
+        isinstance(entry, dict) for entry in [*left, *right]
+    ):
+        return [f"{key}: {len(left)} entries != {len(right)} entries"]
+    if isinstance(left, float) and isinstance(right, float):
+        return [] if math.isclose(left, right, rel_tol=1e-9) else [f"{key}: {left!r} != {right!r}"]
+    return [] if left == right else [f"{key}: {left!r} != {right!r}"]
+
+
+def _parsed(selector: str) -> str:
+    try:
+        FieldSelector.parse(selector)
+    except ContractError as error:
+        raise ValueError(str(error)) from error
+    return selector
+
+
+def _check_message(
+    type_name: str, clock: Clock, fields: tuple[ActionField, ...] | tuple[StateField, ...]
+) -> None:
+    """Check that the type is known, has the clock, and that every selector reaches a number."""
+    store = typestore()
+    if type_name not in store.fielddefs:
+        near = nearest(type_name, store.fielddefs)
+        mend = f"did you mean {near!r}?" if near else "write it like 'geometry_msgs/msg/Twist'"
+        raise ValueError(f"unknown message type {type_name!r}; {mend}")
+    if clock == "header" and not has_header(type_name, store):
+        raise ValueError(f"clock is 'header', but {type_name} has no header; use clock: receive")
+    for index, field in enumerate(fields):
+        try:
+            FieldSelector.parse(field.selector).check(type_name, store)
+        except ContractError as error:
+            raise ValueError(f"fields[{index}] ({field.name}): {error}") from error
+
+
+def _check_unique(what: str, values: list[str]) -> None:
+    doubled = sorted({value for value in values if values.count(value) > 1})
+    if doubled:
+        raise ValueError(f"{what} must differ, but {doubled[0]!r} is there twice")

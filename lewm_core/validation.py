@@ -1,0 +1,170 @@
+"""Turn what pydantic and YAML complain of into one line that names file, key and mend."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lewm_core.errors import ConfigError
+
+ModelType = TypeVar("ModelType", bound=BaseModel)
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the entry of ``words`` that ``word`` was most likely meant to be, if there is any."""
+    candidates = list(words)
+    found = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    if found:
+        return found[0]
+    contained = [entry for entry in candidates if word and (word in entry or entry in word)]
+    return contained[0] if contained else None
+
+
+def suggestion(word: str, words: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"``, or the list of what is allowed when nothing is near."""
+    candidates = sorted(words)
+    found = nearest(word, candidates)
+    if found is not None:
+        return f"did you mean {found!r}?"
+    return "it can be " + ", ".join(candidates) if candidates else "nothing is allowed here"
+
+
+def read_yaml_mapping(path: Path, error_type: type[ConfigError] = ConfigError) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping.
+
+    Raises:
+        ConfigError: (or ``error_type``) The file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error_type(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise error_type(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise error_type(f"{path}{where}: {problem}; mend the YAML there") from error
+    if not isinstance(loaded, dict):
+        raise error_type(f"{path}: must hold keys and values, but holds {_kind(loaded)}")
+    return loaded
+
+
+def validate(
+    model: type[ModelType],
+    values: dict[str, Any],
+    source: str,
+    error_type: type[ConfigError] = ConfigError,
+) -> ModelType:
+    """Validate ``values`` as ``model``.
+
+    Args:
+        model: A pydantic model with ``extra="forbid"``.
+        values: As read from YAML or JSON.
+        source: What the message names first: a file, or "contract of the checkpoint".
+        error_type: Class of the error.
+
+    Raises:
+        ConfigError: (or ``error_type``) One line: source, key, what is wrong, the nearest valid
+            key; further problems are counted.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise error_type(explain(error, model, source)) from error
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    """Return one line for the most telling of the problems in ``error``."""
+    # A misspelt key is reported twice, as unknown and as missing: the unknown one says more.
+    problems = sorted(
+        _innermost(error.errors()), key=lambda problem: problem["type"] != "extra_forbidden"
+    )
+    first = problems[0]
+    location = [part for part in first["loc"] if not _is_union_tag(part)]
+    text = f"{source}: {_describe(first, location, model)}"
+    keys = {
+        _key_text(part for part in problem["loc"] if not _is_union_tag(part))
+        for problem in problems
+    }
+    further = len(keys) - 1
+    return text + (f" (and {further} more)" if further > 0 else "")
+
+
+def _innermost(problems: list[Any]) -> list[Any]:
+    """Drop what only follows from another: a list of one bad entry also counts as too short."""
+    return [
+        problem
+        for problem in problems
+        if not any(
+            other["loc"][: len(problem["loc"])] == problem["loc"]
+            and len(other["loc"]) > len(problem["loc"])
+            for other in problems
+        )
+    ]
+
+
+def _describe(problem: Any, location: list[int | str], model: type[BaseModel]) -> str:
+    key = _key_text(location)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        owner = _model_at(model, location[:-1])
+        keys = owner.model_fields if owner is not None else {}
+        return f"unknown key {key!r}; {suggestion(str(location[-1]), keys)}"
+    if kind == "missing":
+        return f"key {key!r} is missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    if kind == "value_error" or isinstance(given, dict | list):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}, got {given!r}"
+
+
+def _key_text(location: Iterable[int | str]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """Say whether pydantic put ``part`` there to name a member of a union, not a key."""
+    return isinstance(part, str) and (
+        "[" in part or part in {"float", "int", "str", "bool", "constrained-str"}
+    )
+
+
+def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
+    """Walk from ``model`` along ``location`` to the model that owns the last key."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None:
+            return None
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part)
+        current = _model_in(field.annotation) if field is not None else current
+    return current
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first pydantic model inside an annotation such as ``list[Camera] | None``."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    for inner in typing.get_args(annotation):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
