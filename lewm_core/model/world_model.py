@@ -1,0 +1,243 @@
+"""The world model: pictures to latent states, states and actions to next states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lewm_core.model.action_encoder import ActionEncoder
+from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from lewm_core.model.encoder import make_encoder
+from lewm_core.model.predictor import Predictor
+from lewm_core.model.projector import Projector
+
+
+class WorldModel(nn.Module):
+    """A joint-embedding predictive world model (LeWM, arXiv 2603.19312).
+
+    Letters in shapes: B batch, T time in frames, D latent, S candidates, A numbers in a command,
+    F control steps in a block. Block t is what is executed from frame t to frame t + 1.
+
+    A new model is in training mode, where batch normalisation mixes the pictures of a batch and
+    dropout is on; `eval` before use. `lewm_core.load` gives a model in eval mode.
+
+    Attributes:
+        config: Every setting that it was built from.
+        contract: The robot's contract it was trained for, as a dictionary; None if unknown.
+        metadata: How it was trained; see `lewm_core.model.checkpoint`.
+        action_mean: (A,) buffer, mean of the training actions in the contract's units.
+        action_std: (A,) buffer, their standard deviation.
+    """
+
+    action_mean: Tensor
+    action_std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.contract: dict[str, Any] | None = None
+        self.metadata: dict[str, Any] = {}
+        predictor = config.predictor
+        dim = config.embedding_dim
+        self.encoder = make_encoder(config.encoder)
+        self.projector = Projector(self.encoder.feature_dim, dim, config.projector)
+        self.action_encoder = ActionEncoder(
+            config.block_dim, predictor.width, config.action_encoder
+        )
+        self.predictor = Predictor(dim, config.history, predictor)
+        self.prediction_projector = (
+            nn.Identity() if predictor.projector is None else Projector(dim, dim, predictor.projector)
+        )
+        if predictor.residual:
+            self._start_as_identity()
+        self.register_buffer("action_mean", torch.zeros(config.action_dim))
+        self.register_buffer("action_std", torch.ones(config.action_dim))
+        mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
+        # For pictures in 0..255: (x / 255 - mean) / std = x * gain + offset.
+        self.register_buffer("_gain", (1 / (255 * std)).view(3, 1, 1), persistent=False)
+        self.register_buffer("_offset", (-mean / std).view(3, 1, 1), persistent=False)
+
+    @property
+    def history(self) -> int:
+        """Most latent states that a prediction looks back on."""
+        return self.config.history
+
+    @property
+    def frame_skip(self) -> int:
+        """F, control steps in a block."""
+        return self.config.frame_skip
+
+    @property
+    def action_dim(self) -> int:
+        """A, numbers in one command."""
+        return self.config.action_dim
+
+    @property
+    def embedding_dim(self) -> int:
+        """D, size of a latent state."""
+        return self.config.embedding_dim
+
+    def set_action_statistics(
+        self, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
+    ) -> None:
+        """Set what actions are normalised by.
+
+        Args:
+            mean: (A,) in the contract's units.
+            std: (A,), above 0.
+
+        Raises:
+            ValueError: Another shape, not finite, or a standard deviation of 0 or less.
+        """
+        mean = torch.as_tensor(mean, dtype=torch.float32).cpu()
+        std = torch.as_tensor(std, dtype=torch.float32).cpu()
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (self.action_dim,):
+                raise ValueError(
+                    f"action {name} has shape {tuple(value.shape)}, expected ({self.action_dim},)"
+                )
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"action {name} is not finite: {value.tolist()}")
+        if not bool((std > 0).all()):
+            raise ValueError(f"action std must be above 0: {std.tolist()}")
+        self.action_mean.copy_(mean)
+        self.action_std.copy_(std)
+
+    def normalise_actions(self, actions: Tensor) -> Tensor:
+        """Turn blocks of commands (..., F, A) into normalised blocks (..., F*A).
+
+        Each of the A numbers gets mean 0 and standard deviation 1 over the training data. A
+        missing command (NaN) becomes 0, the mean command.
+
+        Raises:
+            ValueError: The last two sizes are not F and A.
+        """
+        if actions.ndim < 2 or actions.shape[-2:] != (self.frame_skip, self.action_dim):
+            raise ValueError(
+                f"actions have shape {tuple(actions.shape)}, expected "
+                f"(..., F={self.frame_skip}, A={self.action_dim})"
+            )
+        normalised = (actions.to(self.action_mean.dtype) - self.action_mean) / self.action_std
+        return torch.where(normalised.isnan(), 0.0, normalised).flatten(-2)
+
+    def denormalise_actions(self, blocks: Tensor) -> Tensor:
+        """Turn normalised blocks (..., F*A) into commands (..., F, A) in the contract's units.
+
+        Raises:
+            ValueError: The last size is not F*A.
+        """
+        self._expect("blocks", blocks, (None,) * (blocks.ndim - 1) + (self.config.block_dim,))
+        commands = blocks.unflatten(-1, (self.frame_skip, self.action_dim))
+        return commands * self.action_std + self.action_mean
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode pictures (B, T, 3, H, W), uint8 RGB, as latent states (B, T, D).
+
+        Every picture is encoded by itself; H and W are ``config.encoder.image_size``. The result
+        is float32 also under autocast.
+
+        Raises:
+            ValueError: Another type, number of dimensions, or size.
+        """
+        size = self.config.image_size
+        self._expect("frames", frames, (None, None, 3, size, size))
+        if frames.dtype != torch.uint8:
+            raise ValueError(f"frames are {frames.dtype}, expected torch.uint8 in 0..255")
+        pictures = frames.flatten(0, 1)
+        if pictures.device.type == "cpu":
+            # Convolutions on a CPU are twice as fast with the channels last; turned around while
+            # the pictures are still bytes.
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        features = self.encoder(torch.addcmul(self._offset, pictures, self._gain))
+        return self.projector(features).float().unflatten(0, frames.shape[:2])
+
+    def predict(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Predict the state after each state (B, T, D), under normalised blocks (B, T, F*A).
+
+        Causal: prediction t depends on states and blocks 0..t only, the first of which counts as
+        the oldest of the history. At most ``config.history`` states.
+
+        Returns:
+            (B, T, D), float32.
+
+        Raises:
+            ValueError: Shapes that do not fit together or a history that is too long.
+        """
+        self._expect("z", z, (None, None, self.embedding_dim))
+        self._expect("actions", actions, (*z.shape[:2], self.config.block_dim))
+        self._check_history(z.shape[1])
+        return self._step(z, self.predictor.modulations(self.action_encoder(actions)))
+
+    def rollout(self, z: Tensor, past_actions: Tensor, future_actions: Tensor) -> Tensor:
+        """Imagine what each of S candidates would lead to, one block after the other.
+
+        Predictions are fed back; each looks back on the last ``config.history`` states. Gradients
+        reach ``future_actions`` unless the caller turns them off.
+
+        Args:
+            z: (B, T, D), encoded frames one block apart, oldest first, newest last; T is 1 to
+                ``config.history``.
+            past_actions: (B, T-1, F*A), normalised blocks executed between those frames.
+            future_actions: (B, S, horizon, F*A), normalised candidates; the first block leaves
+                the newest frame.
+
+        Returns:
+            (B, S, horizon, D), float32: at place h the state after block h.
+
+        Raises:
+            ValueError: Shapes that do not fit together, a history that is too long, or a model in
+                training mode, in which candidates would change each other's result.
+        """
+        if self.training:
+            raise ValueError("rollout needs eval mode: call model.eval() first")
+        batch, known, _ = self._expect("z", z, (None, None, self.embedding_dim))
+        self._check_history(known)
+        block = self.config.block_dim
+        self._expect("past_actions", past_actions, (batch, known - 1, block))
+        _, candidates, horizon, _ = self._expect(
+            "future_actions", future_actions, (batch, None, None, block)
+        )
+        # The past is encoded once for all candidates, every future block once for all steps.
+        past = self.action_encoder(past_actions)[:, None].expand(-1, candidates, -1, -1)
+        conditions = torch.cat([past, self.action_encoder(future_actions)], dim=2)
+        modulations = self.predictor.modulations(conditions.flatten(0, 1))
+        states = z[:, None].expand(-1, candidates, -1, -1).flatten(0, 1)
+        for end in range(known, known + horizon):
+            start = max(0, end - self.history)
+            window = [part[:, start:end] for part in modulations]
+            following = self._step(states[:, start:end], window, last_only=True)
+            states = torch.cat([states, following], dim=1)
+        return states[:, known:].unflatten(0, (batch, candidates))
+
+    def _step(self, z: Tensor, modulations: list[Tensor], last_only: bool = False) -> Tensor:
+        change = self.prediction_projector(self.predictor(z, modulations, last_only)).float()
+        if not self.config.predictor.residual:
+            return change
+        return (z[:, -1:] if last_only else z) + change
+
+    def _start_as_identity(self) -> None:
+        """Let a residual model begin with "nothing changes"."""
+        last = self.predictor.output
+        if isinstance(self.prediction_projector, Projector):
+            last = self.prediction_projector.net[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def _check_history(self, length: int) -> None:
+        if not 1 <= length <= self.history:
+            raise ValueError(f"z holds {length} states, expected 1 to history={self.history}")
+
+    @staticmethod
+    def _expect(name: str, tensor: Tensor, shape: tuple[int | None, ...]) -> torch.Size:
+        """Return the tensor's shape, or raise when it differs from ``shape`` (None: any size)."""
+        fits = tensor.ndim == len(shape) and all(
+            wanted is None or wanted == size
+            for wanted, size in zip(shape, tensor.shape, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({wanted})")
+        return tensor.shape
