@@ -7,7 +7,9 @@ and decode the bags that are read.
 from __future__ import annotations
 
 import logging
+import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.base import normalize_fieldname
 from rosbags.typesys.store import Typestore
 
-from lewm_core.errors import ConfigError
+from lewm_core.errors import BagError, ConfigError
 from lewm_core.paths import find_shared
 
 _LOGGER = logging.getLogger(__name__)
@@ -52,6 +54,52 @@ def make_typestore() -> Typestore:
         name = f"lewm_ros/msg/{path.stem}"
         store.register(get_types_from_msg(path.read_text(encoding="utf-8"), name))
     return store
+
+
+def add_type(store: Typestore, type_name: str, definition: str | None = None) -> None:
+    """Add a message type, and the types inside it, to ``store``.
+
+    Args:
+        store: Changed in place, unless the type is there already.
+        type_name: ``package/msg/Name``.
+        definition: The text of the ``.msg`` file, with the definitions of inner types behind it
+            as bags carry them. Default: the ``.msg`` files of the ROS packages on
+            ``AMENT_PREFIX_PATH`` (they are read as text; ROS itself is not needed).
+
+    Raises:
+        BagError: The definition is nowhere to be found.
+        rosbags.typesys.TypesysError: The definition cannot be parsed.
+    """
+    if definition is not None:
+        store.register(get_types_from_msg(definition, type_name))
+    wanted = [type_name]
+    while wanted:
+        name = wanted.pop()
+        if name not in store.fielddefs:
+            store.register(get_types_from_msg(_installed_definition(name), name))
+        wanted += [inner for inner in _inner_types(name, store) if inner not in store.fielddefs]
+
+
+def _installed_definition(type_name: str) -> str:
+    package, _, name = type_name.replace("/msg/", "/").partition("/")
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix) / "share" / package / "msg" / f"{name}.msg"
+        if prefix and path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise BagError(
+        f"the definition of message type {type_name} is not known; source the workspace that "
+        f"has {package}, so that AMENT_PREFIX_PATH leads to it"
+    )
+
+
+def _inner_types(type_name: str, store: Typestore) -> list[str]:
+    inner = []
+    for kind, detail in field_types(type_name, store).values():
+        if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+            kind, detail = detail[0]
+        if kind == Nodetype.NAME:
+            inner.append(detail)
+    return inner
 
 
 @lru_cache(maxsize=1)

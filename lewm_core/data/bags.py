@@ -1,0 +1,401 @@
+"""Reading rosbag2 bags without ROS: MCAP and sqlite3, whole or cut short.
+
+A bag is a rosbag2 folder, or a bare ``.mcap`` or ``.db3`` file. Bags of plain ``ros2 bag record``
+are read, compressed or split ones too. `BagWriter` (from `bag_writer`) is handed on from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import yaml
+from rosbags.interfaces import Connection, MessageDefinitionFormat
+from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.errors import ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError, get_types_from_idl, get_types_from_msg
+from rosbags.typesys.store import Typestore
+
+from lewm_core.data.bag_writer import BagWriter, make_qos
+from lewm_core.data.contract import Contract
+from lewm_core.data.mcap_salvage import SalvagedMcap, SalvageError, salvage
+from lewm_core.data.messages import has_header, typestore
+from lewm_core.errors import BagError
+
+__all__ = [
+    "BagMessage",
+    "BagReader",
+    "BagWriter",
+    "DamagedBagError",
+    "RawMessage",
+    "find_bags",
+    "make_qos",
+]
+
+_LOGGER = logging.getLogger(__name__)
+_SUFFIXES = (".mcap", ".db3")
+
+
+class DamagedBagError(BagError):
+    """Nothing can be read from a bag: it is empty, or was cut before its first chunk."""
+
+
+class RawMessage(NamedTuple):
+    """A message as it lies in the bag.
+
+    Attributes:
+        topic: Absolute ROS topic.
+        type_name: ``package/msg/Name``.
+        receive_ns: ns; when it was received.
+        data: CDR, with 4 bytes of encapsulation.
+    """
+
+    topic: str
+    type_name: str
+    receive_ns: int
+    data: bytes | memoryview
+
+
+class BagMessage(NamedTuple):
+    """A decoded message.
+
+    Attributes:
+        topic: Absolute ROS topic.
+        type_name: ``package/msg/Name``.
+        receive_ns: ns; when it was received.
+        header_ns: ns; the header's stamp, None for types without a header.
+        message: A rosbags message; numeric sequences are numpy arrays, without a copy.
+    """
+
+    topic: str
+    type_name: str
+    receive_ns: int
+    header_ns: int | None
+    message: Any
+
+
+def find_bags(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return the bags under some paths, sorted by path, each once.
+
+    Args:
+        paths: Bag folders, bare ``.mcap`` or ``.db3`` files, or folders of them at any depth.
+            Hidden folders are left out: half-finished work lies there.
+
+    Raises:
+        BagError: A path does not exist, or there is no bag under it.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: dict[Path, None] = {}
+    for path in map(Path, given):
+        if not path.exists():
+            raise BagError(f"{path} does not exist; give a bag, or a folder of bags")
+        under = list(_bags_under(path))
+        if not under:
+            raise BagError(f"{path} holds no bag: no metadata.yaml, no .mcap and no .db3 file")
+        found.update(dict.fromkeys(under))
+    return list(found)
+
+
+def _bags_under(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        if path.suffix in _SUFFIXES:
+            yield path
+        return
+    if (path / "metadata.yaml").is_file():
+        yield path
+        return
+    files = _storage_files(path)
+    # Without metadata.yaml (a killed recorder), the names tell whether these files are one bag.
+    parts = re.compile(re.escape(path.name) + r"(_\d+)?")
+    if files and all(parts.fullmatch(file.stem) for file in files):
+        yield path
+        return
+    yield from files
+    for folder in sorted(path.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            yield from _bags_under(folder)
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    """Return the storage files of a folder; the parts of a split bag in their order."""
+    files = [file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file()]
+    return sorted(
+        files,
+        key=lambda file: [
+            int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)
+        ],
+    )
+
+
+class BagReader:
+    """Reads one bag.
+
+    Args:
+        path: A rosbag2 folder, or a bare ``.mcap`` or ``.db3`` file.
+
+    Attributes:
+        path: As given.
+        name: Of the episode: the folder's name, or the file's without its ending.
+        topics: Message type of every topic.
+        message_counts: Number of messages of every topic.
+        truncated: Whether the bag was cut short and only its complete chunks are read.
+
+    Raises:
+        DamagedBagError: The bag is empty or nothing in it can be read.
+        BagError: The bag does not exist, or is of an unknown kind.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise BagError(f"{self.path} does not exist; give a bag folder or an .mcap file")
+        self.name = self.path.name if self.path.is_dir() else self.path.stem
+        self.truncated = False
+        self._parts: list[Reader | SalvagedMcap] = []
+        try:
+            for part in self._part_paths():
+                self._parts.append(self._open_part(part))
+            self.topics, self.message_counts, definitions = self._survey()
+            self._store = _store_for(definitions)
+        except BaseException:
+            self.close()
+            raise
+        self._with_header: dict[str, bool] = {}
+
+    def raw(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
+        """Yield messages without decoding them, in the order in which they were received.
+
+        Args:
+            topics: Which ones; default: all.
+
+        Raises:
+            BagError: The bag is damaged in the middle.
+        """
+        wanted = set(self.topics if topics is None else topics)
+        for part in self._parts:
+            if isinstance(part, SalvagedMcap):
+                for number, stamp, data in part.messages(wanted):
+                    channel = part.channels[number]
+                    yield RawMessage(channel.topic, channel.type_name, stamp, data)
+                continue
+            connections = [entry for entry in part.connections if entry.topic in wanted]
+            if not connections:
+                continue
+            try:
+                for connection, stamp, data in part.messages(connections):
+                    yield RawMessage(connection.topic, connection.msgtype, stamp, data)
+            except (ReaderError, struct.error, ValueError) as error:
+                raise BagError(f"{self.path} is damaged: {error}; record it again") from error
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
+        """Yield decoded messages in the order in which they were received.
+
+        Args:
+            topics: Which ones; default: all.
+
+        Raises:
+            BagError: The bag is damaged in the middle, or a message cannot be decoded.
+        """
+        for topic, type_name, receive_ns, data in self.raw(topics):
+            yield BagMessage(
+                topic,
+                type_name,
+                receive_ns,
+                self.header_stamp_ns(type_name, data),
+                self.decode(type_name, data),
+            )
+
+    def __iter__(self) -> Iterator[BagMessage]:
+        return self.messages()
+
+    def decode(self, type_name: str, data: bytes | memoryview) -> Any:
+        """Decode one message of this bag; numeric sequences point into ``data``.
+
+        Raises:
+            BagError: The definition is unknown, or the bytes do not fit it.
+        """
+        try:
+            return self._store.deserialize_cdr(data, type_name)
+        except KeyError:
+            raise BagError(
+                f"{self.path}: the definition of {type_name} is neither in the bag nor known"
+            ) from None
+        except (SerdeError, struct.error, IndexError) as error:
+            raise BagError(f"{self.path}: a {type_name} cannot be decoded: {error}") from error
+
+    def header_stamp_ns(self, type_name: str, data: bytes | memoryview) -> int | None:
+        """Return the stamp of a serialised message's header in ns; None without a header."""
+        with_header = self._with_header.get(type_name)
+        if with_header is None:
+            with_header = type_name in self._store.fielddefs and has_header(type_name, self._store)
+            self._with_header[type_name] = with_header
+        if not with_header or len(data) < 12:
+            return None
+        # CDR: 4 bytes of encapsulation (the second tells the byte order), then int32 s, uint32 ns.
+        seconds, nanoseconds = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
+        return seconds * 1_000_000_000 + nanoseconds
+
+    def require(self, contract: Contract) -> None:
+        """Check that the bag has the contract's topics, with the contract's types.
+
+        State topics may be missing: only probes read them.
+
+        Raises:
+            BagError: Names the missing topics and those that are there.
+        """
+        needed = [contract.camera.topic, contract.action.topic]
+        missing = [topic for topic in needed if not self.message_counts.get(topic)]
+        if missing:
+            there = ", ".join(f"{topic} ({count})" for topic, count in self.message_counts.items())
+            raise BagError(
+                f"{self.path}: no messages on {', '.join(missing)}, which contract "
+                f"{contract.name!r} names; the bag has {there or 'no topics'}. "
+                "Record these topics, or mend the contract"
+            )
+        for topic, type_name in contract.topic_types().items():
+            found = self.topics.get(topic, type_name)
+            if found != type_name:
+                raise BagError(
+                    f"{self.path}: {topic} is {found} in the bag, but contract "
+                    f"{contract.name!r} says {type_name}; mend the contract"
+                )
+
+    def close(self) -> None:
+        """Close the files."""
+        for part in self._parts:
+            if isinstance(part, Reader) and part.is_open:
+                part.close()
+        self._parts.clear()
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _part_paths(self) -> list[Path]:
+        """Return what to open, one after the other: the storage files, or the whole folder."""
+        if self.path.is_file():
+            return [self.path]
+        metadata = self.path / "metadata.yaml"
+        if metadata.is_file():
+            try:
+                loaded = yaml.load(metadata.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+                information = loaded["rosbag2_bagfile_information"]
+                mode = str(information.get("compression_mode") or "none").lower()
+                files = [self.path / Path(name).name for name in information["relative_file_paths"]]
+            except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+                _LOGGER.warning("%s cannot be read; the files beside it are", metadata)
+            else:
+                if mode != "none":
+                    return [self.path]
+                absent = [file.name for file in files if not file.exists()]
+                if absent:
+                    raise BagError(f"{self.path}: {absent[0]} is missing, metadata.yaml names it")
+                return files
+        files = _storage_files(self.path)
+        if not files:
+            raise BagError(f"{self.path} is no bag: no metadata.yaml, no .mcap and no .db3 file")
+        return files
+
+    def _open_part(self, path: Path) -> Reader | SalvagedMcap:
+        if path.is_file() and path.stat().st_size == 0:
+            raise DamagedBagError(f"{path} is empty (0 bytes); record it again or delete it")
+        try:
+            reader = Reader(path)
+            reader.open()
+            return reader
+        except (ReaderError, OSError, struct.error, TypeError, ValueError, KeyError) as error:
+            if path.suffix != ".mcap":
+                raise DamagedBagError(
+                    f"{path} cannot be read: {error}; record it again or delete it"
+                ) from error
+        try:
+            salvaged = salvage(path)
+        except SalvageError as error:
+            raise DamagedBagError(
+                f"{path} cannot be read: {error}; record it again or delete it"
+            ) from None
+        self.truncated = True
+        count = sum(channel.message_count for channel in salvaged.channels.values())
+        _LOGGER.warning(
+            "%s is cut short (its writer was killed?): %d messages up to the last complete chunk "
+            "are read, %d bytes behind it are lost",
+            path, count, salvaged.lost_bytes,
+        )
+        return salvaged
+
+    def _survey(self) -> tuple[dict[str, str], dict[str, int], tuple[tuple[str, str, str], ...]]:
+        """Return types and counts by topic, and all definitions the bag carries."""
+        types: dict[str, str] = {}
+        counts: dict[str, int] = {}
+        definitions: dict[str, tuple[str, str, str]] = {}
+        for part in self._parts:
+            for topic, type_name, kind, text, count in _channels(part):
+                types[topic] = type_name
+                counts[topic] = counts.get(topic, 0) + count
+                if text:
+                    definitions[type_name] = (type_name, kind, text)
+        return types, counts, tuple(definitions.values())
+
+
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _channels(part: Reader | SalvagedMcap) -> Iterator[tuple[str, str, str, str, int]]:
+    """Yield (topic, type, definition format, definition, number of messages)."""
+    if isinstance(part, SalvagedMcap):
+        for channel in part.channels.values():
+            yield (
+                channel.topic,
+                channel.type_name,
+                "idl" if channel.definition_format.endswith("idl") else "msg",
+                channel.definition,
+                channel.message_count,
+            )
+        return
+    connection: Connection
+    for connection in part.connections:
+        definition = connection.msgdef
+        kind = "idl" if definition.format == MessageDefinitionFormat.IDL else "msg"
+        yield connection.topic, connection.msgtype, kind, definition.data, connection.msgcount
+
+
+@lru_cache(maxsize=16)
+def _store_for(definitions: tuple[tuple[str, str, str], ...]) -> Typestore:
+    """Return a store that knows what a bag defines; the bag's definitions win over Jazzy's."""
+    parsed = {}
+    for type_name, kind, text in definitions:
+        try:
+            parsed.update(
+                get_types_from_idl(text) if kind == "idl" else get_types_from_msg(text, type_name)
+            )
+        except TypesysError as error:
+            _LOGGER.warning("the bag's definition of %s cannot be parsed: %s", type_name, error)
+    shared = typestore()
+    if all(_same_fields(shared, name, fields) for name, (_, fields) in parsed.items()):
+        return shared
+    store = Typestore()
+    store.register(parsed)
+    for name, definition in shared.fielddefs.items():
+        if name not in store.fielddefs:
+            store.fielddefs[name] = definition
+            store.types[name] = shared.types[name]
+    return store
+
+
+def _same_fields(store: Typestore, name: str, fields: Any) -> bool:
+    known = store.fielddefs.get(name)
+    return known is not None and list(known[1]) == list(fields)
