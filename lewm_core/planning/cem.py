@@ -1,0 +1,259 @@
+"""The cross-entropy method over blocks of actions, as the paper plans (arXiv 2603.19312).
+
+Each round draws candidates around a mean, rolls them out in latent space, keeps the best
+(the elites) and takes their mean and standard deviation for the next round. The mean itself is
+candidate 0 of every round, and the mean after the last round is the plan.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from lewm_core.errors import PlanningError
+from lewm_core.planning.objective import GoalDistance
+from lewm_core.planning.plan import Plan
+from lewm_core.planning.protocols import Dynamics, Objective, device_of
+
+
+class CEMConfig(BaseModel):
+    """Settings of the search. The defaults are the paper's for Push-T.
+
+    Standard deviations are in normalised action space: 1 is the spread of the training data.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["cem"] = "cem"
+    candidates: int = Field(300, ge=2, description="candidates per round, the mean among them")
+    rounds: int = Field(30, ge=1)
+    elites: int = Field(30, ge=2, description="best candidates that make the next mean and std")
+    initial_std: float = Field(1.0, gt=0, allow_inf_nan=False)
+    min_std: float = Field(0.0, ge=0, allow_inf_nan=False, description="the search never narrows "
+                           "further than this")
+    horizon: int = Field(5, ge=1, description="blocks in a plan")
+    running_weight: float = Field(0.0, ge=0, allow_inf_nan=False,
+                                  description="see GoalDistance")
+    smoothing: float = Field(0.0, ge=0, lt=1, description="share of the old mean and std kept in "
+                             "each round")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> CEMConfig:
+        if self.elites > self.candidates:
+            raise ValueError(f"elites ({self.elites}) must not exceed candidates "
+                             f"({self.candidates})")
+        return self
+
+
+class CEM:
+    """Plans by the cross-entropy method.
+
+    The rounds run without a host synchronisation: nothing is copied to the host, and nothing
+    branches on a tensor, until the plan is done. Two solvers with the same seed, given the same
+    sequence of calls, make the same plans.
+
+    Args:
+        model: The dynamics.
+        config: Settings; default `CEMConfig()`, the paper's.
+        objective: What to minimise; default ``GoalDistance(config.running_weight)``.
+        action_limits: ``(lower (A,), upper (A,))`` in physical units; every candidate is clamped
+            to them, so that no plan relies on actions that would never be published. None: free,
+            as in the paper, whose environments clip.
+
+    Raises:
+        PlanningError: The limits do not fit the model's actions.
+    """
+
+    def __init__(
+        self,
+        model: Dynamics,
+        config: CEMConfig | None = None,
+        objective: Objective | None = None,
+        action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config or CEMConfig()
+        self.objective = objective or GoalDistance(self.config.running_weight)
+        self._limits = None if action_limits is None else self._normalise_limits(*action_limits)
+        self._generator: torch.Generator | None = None
+
+    @property
+    def horizon(self) -> int:
+        """Blocks in a plan unless `plan` is told otherwise."""
+        return self.config.horizon
+
+    def plan(
+        self,
+        history: Tensor,
+        goal: Tensor,
+        past_actions: Tensor | None = None,
+        *,
+        horizon: int | None = None,
+        initial_mean: Tensor | None = None,
+    ) -> Plan:
+        """Search for the actions that bring the last predicted embedding to the goal.
+
+        Args:
+            history: ``(B, T, D)`` embeddings, one block apart, oldest first, ``T <= history``.
+            goal: ``(B, D)``.
+            past_actions: ``(B, T - 1, F * A)`` normalised; None: 0, as training has it where
+                actions are missing.
+            horizon: Blocks to plan; None: ``config.horizon``.
+            initial_mean: ``(B, at most horizon, F * A)`` normalised; missing blocks begin at 0.
+
+        Raises:
+            PlanningError: A shape does not fit, the model is in training mode, or fewer
+                candidates than ``elites`` had a finite cost in some round.
+        """
+        started = time.perf_counter()
+        horizon = self.config.horizon if horizon is None else horizon
+        past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
+        with torch.inference_mode():
+            mean = self._initial_mean(history, horizon, initial_mean)
+            mean, dropped, fewest_finite = self._search(history, goal, past_actions, mean)
+            predicted = self.model.rollout(history, past_actions, mean[:, None])
+            cost = self.objective(predicted, goal)[:, 0]
+            actions = self.model.denormalise_actions(mean).flatten(1, 2)
+        # Copied outside inference mode: the caller gets ordinary tensors. The first copy is the
+        # one place where the host waits for the device.
+        fewest_finite, cost = _to_host(fewest_finite), _to_host(cost)
+        self._raise_if_too_few(fewest_finite, cost)
+        return Plan(
+            actions=_to_host(actions),
+            blocks=_to_host(mean),
+            cost=cost,
+            predicted=_to_host(predicted[:, 0]),
+            dropped=int(dropped),
+            duration_s=time.perf_counter() - started,
+        )
+
+    def _search(
+        self, history: Tensor, goal: Tensor, past_actions: Tensor, mean: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All rounds. Returns the last mean, candidates dropped, fewest finite costs ``(B,)``."""
+        config = self.config
+        generator = self._generator_on(mean.device)
+        std = torch.full_like(mean, config.initial_std)
+        shape = (mean.shape[0], config.candidates, *mean.shape[1:])
+        dropped = torch.zeros((), dtype=torch.int64, device=mean.device)
+        fewest_finite = torch.full(
+            (mean.shape[0],), config.candidates, dtype=torch.int64, device=mean.device
+        )
+        for _ in range(config.rounds):
+            noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            candidates = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
+            candidates[:, 0] = mean
+            cost = self.objective(self.model.rollout(history, past_actions, candidates), goal)
+            finite = torch.isfinite(cost)
+            number_finite = finite.sum(dim=1)
+            dropped += cost.numel() - number_finite.sum()
+            fewest_finite = torch.minimum(fewest_finite, number_finite)
+            cost = torch.where(finite, cost, torch.inf)
+            best = cost.topk(config.elites, dim=1, largest=False, sorted=False).indices
+            elites = candidates.gather(
+                1, best[:, :, None, None].expand(-1, -1, *mean.shape[1:])
+            )
+            mean = torch.lerp(elites.mean(dim=1), mean, config.smoothing)
+            std = torch.lerp(elites.std(dim=1), std, config.smoothing).clamp_min(config.min_std)
+        return mean, dropped, fewest_finite
+
+    def _initial_mean(self, history: Tensor, horizon: int, given: Tensor | None) -> Tensor:
+        size = self.model.frame_skip * self.model.action_dim
+        mean = history.new_zeros((history.shape[0], horizon, size))
+        if given is not None:
+            mean[:, : given.shape[1]] = given.to(mean)
+        return self._clamp(mean)
+
+    def _clamp(self, blocks: Tensor) -> Tensor:
+        if self._limits is None:
+            return blocks
+        lower, upper = (limit.to(blocks) for limit in self._limits)
+        return torch.clamp(blocks, lower, upper)
+
+    def _normalise_limits(
+        self, lower: Sequence[float], upper: Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        limits = []
+        for name, values in (("lower", lower), ("upper", upper)):
+            limit = torch.as_tensor(values, dtype=torch.float32).flatten()
+            if len(limit) != self.model.action_dim or limit.isnan().any():
+                raise PlanningError(
+                    f"{name} action limits {limit.tolist()} do not fit the model's "
+                    f"{self.model.action_dim} action dimensions"
+                )
+            limits.append(limit)
+        if (limits[0] > limits[1]).any():
+            raise PlanningError(f"lower action limits {limits[0].tolist()} exceed the upper ones "
+                                f"{limits[1].tolist()}")
+        device = device_of(self.model)
+        with torch.inference_mode(False), torch.no_grad():
+            normalised = [
+                self.model.normalise_actions(
+                    limit.to(device).expand(self.model.frame_skip, -1)
+                ).clone()
+                for limit in limits
+            ]
+        return normalised[0], normalised[1]
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        """The noise source; made on first use, because a model may move after the solver is."""
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device=device).manual_seed(self.config.seed)
+        return self._generator
+
+    def _check(
+        self,
+        history: Tensor,
+        goal: Tensor,
+        past_actions: Tensor | None,
+        horizon: int,
+        initial_mean: Tensor | None,
+    ) -> Tensor:
+        """Hold every shape against the model's; return the past actions, 0 where None."""
+        if getattr(self.model, "training", False):
+            raise PlanningError("the world model is in training mode; call model.eval() first")
+        size = self.model.frame_skip * self.model.action_dim
+        if history.dim() != 3 or not 1 <= history.shape[1] <= self.model.history:
+            raise PlanningError(f"history has shape {tuple(history.shape)}, expected (B, T, D) "
+                                f"with 1 <= T <= {self.model.history}")
+        rows, frames, embedding = history.shape
+        if goal.shape != (rows, embedding):
+            raise PlanningError(f"goal has shape {tuple(goal.shape)}, expected "
+                                f"{(rows, embedding)}")
+        if horizon < 1:
+            raise PlanningError(f"horizon is {horizon} blocks, at least 1 is needed")
+        if past_actions is None:
+            past_actions = history.new_zeros((rows, frames - 1, size))
+        if past_actions.shape != (rows, frames - 1, size):
+            raise PlanningError(f"past_actions have shape {tuple(past_actions.shape)}, expected "
+                                f"{(rows, frames - 1, size)}")
+        if initial_mean is not None and (
+            initial_mean.dim() != 3
+            or initial_mean.shape[1] > horizon
+            or (initial_mean.shape[0], initial_mean.shape[2]) != (rows, size)
+        ):
+            raise PlanningError(f"initial_mean has shape {tuple(initial_mean.shape)}, expected "
+                                f"({rows}, at most {horizon}, {size})")
+        return past_actions
+
+    def _raise_if_too_few(self, fewest_finite: Tensor, cost: Tensor) -> None:
+        """Fail by name; rows are checked after the search because a check inside would wait."""
+        fewest = int(fewest_finite.min())
+        if fewest < self.config.elites:
+            raise PlanningError(
+                f"only {fewest} of {self.config.candidates} candidates had a finite cost in some "
+                f"round, {self.config.elites} elites are needed: the history, the goal or the "
+                "model's predictions are not finite"
+            )
+        if not bool(torch.isfinite(cost).all()):
+            raise PlanningError("the cost of the finished plan is not finite")
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)

@@ -1,0 +1,75 @@
+"""Planner presets: one YAML file says how to search and when to search again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lewm_core.paths import config_path
+from lewm_core.planning.cem import CEMConfig
+from lewm_core.validation import read_yaml_mapping, validate
+
+
+class ControllerConfig(BaseModel):
+    """When the controller plans, and from what. Defaults are the paper's.
+
+    Attributes:
+        execute_blocks: Blocks of a plan that are executed before another one is wanted.
+        warm_start: Begin a search at the previous plan, shifted by the blocks that passed.
+        shrink_horizon: Plan to *arrive* at a fixed moment: the horizon counts down until then and
+            begins anew. Without it every plan arrives ``horizon`` blocks from its own beginning.
+        minimum_horizon: Blocks below which the horizon does not shrink.
+        history_frames: Frames of history the model is shown; None: as many as it was trained on.
+        history_tolerance: s a frame may lie from a whole block before the newest; None: half a
+            control period, as the aligner of bags allows.
+        release_factor: A reached goal is pursued again when the distance exceeds the tolerance
+            by this factor; above 1, so that noise does not switch the motion on and off.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    execute_blocks: int = Field(5, ge=1)
+    warm_start: bool = False
+    shrink_horizon: bool = False
+    minimum_horizon: int = Field(1, ge=1)
+    history_frames: int | None = Field(None, ge=1)
+    history_tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    release_factor: float = Field(2.0, ge=1, allow_inf_nan=False)
+
+
+class PlannerConfig(BaseModel):
+    """A planner preset, ``config/planner/NAME.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    solver: CEMConfig = CEMConfig()
+    controller: ControllerConfig = ControllerConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PlannerConfig:
+        if self.controller.execute_blocks > self.solver.horizon:
+            raise ValueError(
+                f"controller.execute_blocks ({self.controller.execute_blocks}) exceeds "
+                f"solver.horizon ({self.solver.horizon})"
+            )
+        if self.controller.minimum_horizon > self.solver.horizon:
+            raise ValueError(
+                f"controller.minimum_horizon ({self.controller.minimum_horizon}) exceeds "
+                f"solver.horizon ({self.solver.horizon})"
+            )
+        return self
+
+
+def load_planner_config(name: str | Path) -> PlannerConfig:
+    """Read a planner preset.
+
+    Args:
+        name: A YAML file, or the name of a shipped preset: ``nano``, ``paper``.
+
+    Raises:
+        ConfigError: One line: the file, the key, what is wrong, the nearest valid key.
+    """
+    path = config_path("planner", name)
+    return validate(PlannerConfig, read_yaml_mapping(path), str(path))

@@ -1,0 +1,99 @@
+"""What the receding-horizon controller remembers and answers with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lewm_core.planning.plan import Plan
+
+
+@dataclass(eq=False)
+class Frame:
+    """A picture ``(3, S, S)`` uint8, and its embedding ``(1, D)`` once a plan needed it."""
+
+    picture: Tensor
+    embedding: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Goal:
+    """What is pursued.
+
+    Attributes:
+        serial: Tells goals apart, also two with the same picture.
+        embedding: ``(1, D)``.
+        tolerance: Squared latent distance that counts as reached; None: never reached.
+        arrival_ns: When to arrive, for a shrinking horizon; set by the first plan if None.
+    """
+
+    serial: int
+    embedding: Tensor
+    tolerance: float | None
+    arrival_ns: int | None
+
+    def renewed(self, serial: int) -> Goal:
+        """The same goal, pursued from the beginning."""
+        return replace(self, serial=serial, arrival_ns=None)
+
+
+@dataclass(frozen=True, eq=False)
+class ActivePlan:
+    """The plan that commands are taken from; action 0 is for the period from ``start_ns``."""
+
+    plan: Plan
+    goal_serial: int
+    start_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Command:
+    """What to publish for one control period.
+
+    Attributes:
+        values: ``(A,)`` in the contract's units; None when there is nothing safe to publish (a
+            field holds at ``"last"``, and nothing was commanded yet).
+        hold: Whether this is the hold command.
+        reason: Why it holds, for an operator; empty otherwise.
+        stamp_ns: The time it is for.
+        image_stamp_ns: Stamp of the picture behind the plan; None when holding.
+        step: Index of the action in its plan; None when holding.
+    """
+
+    values: NDArray[np.float64] | None
+    hold: bool
+    reason: str
+    stamp_ns: int
+    image_stamp_ns: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PlanResult:
+    """What came of one call of `RecedingHorizonController.replan`.
+
+    Attributes:
+        plan: The new plan, which is now followed; None if none was made.
+        reason: Why none was made; empty otherwise.
+        failed: Whether planning was tried and failed (not merely impossible or not needed).
+        start_ns: When the plan's first action is due.
+        image_stamp_ns: Stamp of the newest picture it was made from.
+        goal_distance: Squared latent distance of that picture to the goal; NaN if unknown.
+        predicted_distances: The same, expected after each block of the plan.
+        encode_s: Seconds spent on encoding.
+        plan_s: Seconds spent on the search.
+    """
+
+    plan: Plan | None = None
+    reason: str = ""
+    failed: bool = False
+    start_ns: int | None = None
+    image_stamp_ns: int | None = None
+    goal_distance: float = math.nan
+    predicted_distances: tuple[float, ...] = ()
+    encode_s: float = 0.0
+    plan_s: float = 0.0
