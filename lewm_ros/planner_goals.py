@@ -1,0 +1,82 @@
+"""Pictures the model is shown: of the camera and of goals, checked against the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm_core.data.contract import Camera
+from lewm_core.data.images import decode_compressed, prepare_picture
+from lewm_core.errors import ImageError
+from lewm_ros.codecs import decode_message
+
+#: A goal file is read into memory before it is looked at; a picture from a camera is smaller.
+_LARGEST_FILE_BYTES = 64 * 2**20
+
+
+def picture_from_message(message: Any, camera: Camera, image_size: int) -> NDArray[np.uint8]:
+    """Return the part of a message's picture that the model sees.
+
+    Args:
+        message: ``sensor_msgs/msg/Image`` or ``CompressedImage``.
+        camera: The contract's; the picture must have its size.
+        image_size: Edge of the model's picture, px.
+
+    Returns:
+        ``(3, S, S)`` uint8 RGB.
+
+    Raises:
+        ImageError: The encoding is not known, the data are damaged, or the size is another.
+    """
+    return _prepare(decode_message(message), camera, image_size, f"picture on {camera.topic}")
+
+
+def goal_from_message(message: Any, camera: Camera, image_size: int) -> NDArray[np.uint8]:
+    """As `picture_from_message`, for a goal that came in a request.
+
+    Raises:
+        ImageError: The goal cannot be decoded or has another size than the camera's pictures.
+    """
+    return _prepare(decode_message(message), camera, image_size, "goal picture")
+
+
+def goal_from_file(path: str | Path, camera: Camera, image_size: int) -> NDArray[np.uint8]:
+    """Read a goal picture from a PNG or JPEG file.
+
+    Returns:
+        ``(3, S, S)`` uint8 RGB.
+
+    Raises:
+        ImageError: The file is missing, too large, not a picture, or of another size.
+    """
+    file = Path(path).expanduser()
+    try:
+        size = file.stat().st_size
+        if size > _LARGEST_FILE_BYTES:
+            raise ImageError(
+                f"goal {file} has {size} bytes; a picture of the camera has less than "
+                f"{_LARGEST_FILE_BYTES}"
+            )
+        data = file.read_bytes()
+    except OSError as error:
+        raise ImageError(f"goal {file} cannot be read: {error.strerror or error}") from error
+    try:
+        picture = decode_compressed(data)
+    except ImageError as error:
+        raise ImageError(f"goal {file}: {error}") from error
+    return _prepare(picture, camera, image_size, f"goal {file}")
+
+
+def _prepare(
+    picture: NDArray[np.uint8], camera: Camera, image_size: int, what: str
+) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
+    if (width, height) != tuple(camera.size):
+        raise ImageError(
+            f"{what} is {width}x{height} px, but the contract's camera {camera.name!r} has "
+            f"{camera.size[0]}x{camera.size[1]} px: use a picture of that camera"
+        )
+    return prepare_picture(picture, camera.crop, image_size)

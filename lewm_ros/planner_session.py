@@ -1,0 +1,195 @@
+"""Everything the planner makes when it is configured: model, contract, preset, controller, warm.
+
+What cannot be used is refused with one line before anything moves.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import lewm_core
+from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.errors import CheckpointError, ConfigError, ContractError
+from lewm_core.model.world_model import WorldModel
+from lewm_core.planning import PlannerConfig, RecedingHorizonController, load_planner_config
+from lewm_ros.planner_parameters import PlannerParameters
+from lewm_ros.safety import CommandGuard
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class PlannerSession:
+    """What exists from configure to cleanup.
+
+    Attributes:
+        model: In eval mode, on its device.
+        contract: The checkpoint's.
+        config: The planner preset.
+        controller: Plans and hands out commands.
+        guard: What every command passes.
+        one_block_distance: The checkpoint's squared latent distance between pictures one block
+            apart; None if it does not say.
+        threads: Threads of the model on a CPU.
+    """
+
+    model: WorldModel
+    contract: Contract
+    config: PlannerConfig
+    controller: RecedingHorizonController
+    guard: CommandGuard
+    one_block_distance: float | None
+    threads: int
+
+    @property
+    def image_size(self) -> int:
+        """Edge of the model's picture, px."""
+        return self.model.config.image_size
+
+    @property
+    def block_s(self) -> float:
+        """Seconds of one block of the model."""
+        return self.model.frame_skip * self.contract.control_period
+
+    @property
+    def device(self) -> str:
+        """Where the model runs, for reports."""
+        device = self.model.action_mean.device
+        if device.type == "cuda":
+            return torch.cuda.get_device_name(device)
+        return f"{device.type}, {self.threads} threads"
+
+    def replan_period_s(self, parameters: PlannerParameters) -> float:
+        """Seconds between two plans, by the parameter or by the preset."""
+        if parameters.replan_rate > 0.0:
+            return 1.0 / parameters.replan_rate
+        return self.config.controller.execute_blocks * self.block_s
+
+    def default_tolerance(self, parameters: PlannerParameters) -> float | None:
+        """Squared latent distance that counts as reached where a goal does not say; None: never."""
+        if parameters.goal_tolerance > 0.0:
+            return parameters.goal_tolerance
+        if self.one_block_distance is None:
+            return None
+        return parameters.goal_tolerance_factor * self.one_block_distance
+
+
+def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
+    """Load and warm everything; nothing is loaded or compiled after this.
+
+    Args:
+        parameters: Of the node.
+        log: Gets one line at a time.
+
+    Raises:
+        UserError: Something cannot be used; one line that names it and the mend.
+    """
+    if not parameters.checkpoint:
+        raise CheckpointError(
+            "parameter checkpoint is empty: give the folder of a checkpoint, "
+            "-p checkpoint:=FOLDER"
+        )
+    config = load_planner_config(parameters.planner)
+    if parameters.seed >= 0:
+        solver = config.solver.model_copy(update={"seed": parameters.seed})
+        config = config.model_copy(update={"solver": solver})
+    given = load_contract(parameters.contract) if parameters.contract else None
+    model = lewm_core.load(parameters.checkpoint)
+    contract = _agreed_contract(model, given, parameters, log)
+    device = _device(parameters.device)
+    threads = parameters.threads or max(1, (os.cpu_count() or 2) - 1)
+    torch.set_num_threads(threads)
+    model = model.to(device)
+    controller = RecedingHorizonController.from_contract(model, contract, config)
+    guard = CommandGuard(*contract.action_limits(), contract.control_period)
+    session = PlannerSession(
+        model, contract, config, controller, guard, _one_block_distance(model), threads
+    )
+    log(f"checkpoint {parameters.checkpoint}: image {session.image_size} px, history "
+        f"{model.history}, frame skip {model.frame_skip}, contract {contract.name!r}, "
+        f"on {session.device}")
+    log(f"planner {parameters.planner}: {config.model_dump()}")
+    if session.default_tolerance(parameters) is None:
+        log("the checkpoint has no latent.one_block_distance and goal_tolerance is 0: a goal "
+            "without a tolerance of its own is pursued until it is replaced")
+    _warm(session, log)
+    return session
+
+
+def _agreed_contract(
+    model: WorldModel, given: Contract | None, parameters: PlannerParameters, log: Log
+) -> Contract:
+    if model.contract is None:
+        raise ContractError(
+            f"{parameters.checkpoint} has no contract: train it on a dataset with a contract, "
+            "nobody can know what its numbers drive"
+        )
+    own = Contract.from_dict(model.contract, f"contract in {parameters.checkpoint}")
+    if len(own.action.fields) != model.action_dim:
+        raise CheckpointError(
+            f"{parameters.checkpoint}: its contract has {len(own.action.fields)} action fields, "
+            f"its model {model.action_dim} action dimensions; copy the checkpoint again"
+        )
+    if given is None:
+        return own
+    differences = contract_differences(own, given)
+    for line in differences:
+        log(f"contracts differ (checkpoint != {parameters.contract}): {line}")
+    if differences:
+        raise ContractError(
+            f"contract {parameters.contract} differs from that of {parameters.checkpoint} in "
+            f"{'; '.join(differences)}: use the checkpoint's contract or train on this one"
+        )
+    return own
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"parameter device {name!r} cannot be used ({reason}): use cpu or auto"
+        ) from error
+    return device
+
+
+def _one_block_distance(model: WorldModel) -> float | None:
+    latent = model.metadata.get("latent")
+    value = latent.get("one_block_distance") if isinstance(latent, dict) else None
+    usable = isinstance(value, int | float) and np.isfinite(value) and value > 0
+    return float(value) if usable else None
+
+
+def _warm(session: PlannerSession, log: Log) -> None:
+    """Make one plan from empty pictures with a controller of its own, which is thrown away."""
+    controller = RecedingHorizonController.from_contract(
+        session.model, session.contract, session.config
+    )
+    picture = np.zeros((3, session.image_size, session.image_size), np.uint8)
+    block_ns = round(session.block_s * 1e9)
+    started = time.perf_counter()
+    failure = ""
+    try:
+        for index in range(session.model.history):
+            controller.observe(index * block_ns, picture)
+        controller.set_goal(picture)
+        result = controller.replan((session.model.history - 1) * block_ns)
+        failure = result.reason if result.plan is None else ""
+    except lewm_core.errors.PlanningError as error:
+        failure = str(error)
+    seconds = time.perf_counter() - started
+    if failure:
+        log(f"warning: no plan from an empty picture: {failure}; commands will hold while it is so")
+        return
+    log(f"warm after {seconds:.2f} s (encoding {result.encode_s * 1e3:.1f} ms, "
+        f"plan {result.plan_s * 1e3:.0f} ms)")

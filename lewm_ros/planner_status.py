@@ -1,0 +1,174 @@
+"""What the planner reports about itself: counters, percentiles, ``~/status``, ``/diagnostics``."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from lewm_ros.codecs import ns_to_stamp
+from lewm_ros.msg import PlanStatus
+
+#: Percentiles are over this many newest values.
+_WINDOW = 200
+
+STATE_NAMES = {
+    PlanStatus.INACTIVE: "INACTIVE",
+    PlanStatus.WAITING: "WAITING",
+    PlanStatus.PLANNING: "PLANNING",
+    PlanStatus.REACHED: "REACHED",
+    PlanStatus.STOPPED: "STOPPED",
+    PlanStatus.FAILED: "FAILED",
+}
+
+
+class Window:
+    """The newest values of something that is measured again and again."""
+
+    def __init__(self) -> None:
+        self._values: deque[float] = deque(maxlen=_WINDOW)
+
+    def add(self, value: float) -> None:
+        """Take in one value."""
+        self._values.append(value)
+
+    @property
+    def newest(self) -> float:
+        """The value added last; NaN before the first."""
+        return self._values[-1] if self._values else math.nan
+
+    def percentiles(self) -> tuple[float, float, float]:
+        """Return the 50th, 95th and 99th percentile; NaN before the first value."""
+        if not self._values:
+            return math.nan, math.nan, math.nan
+        p50, p95, p99 = np.percentile(np.array(self._values), [50, 95, 99])
+        return float(p50), float(p95), float(p99)
+
+
+@dataclass
+class PlannerReport:
+    """Everything the planner says about itself; plain numbers, times in seconds.
+
+    Field names are those of ``PlanStatus`` where it has them.
+    """
+
+    state: int = PlanStatus.INACTIVE
+    reason: str = "not configured"
+    holding: bool = False
+    goal: str = ""
+    goal_distance: float = math.nan
+    goal_tolerance: float = math.nan
+    plan_cost: float = math.nan
+    image_age: float = math.nan
+    image_to_command: float = math.nan
+    images: int = 0
+    images_refused: int = 0
+    plans: int = 0
+    plans_late: int = 0
+    candidates_dropped: int = 0
+    commands: int = 0
+    commands_held: int = 0
+    commands_clipped: int = 0
+    commands_slowed: int = 0
+    encode_times: Window = field(default_factory=Window)
+    plan_times: Window = field(default_factory=Window)
+    command_ages: Window = field(default_factory=Window)
+    command_jitters: Window = field(default_factory=Window)
+
+    def key(self) -> tuple[int, str, bool, str]:
+        """What makes a change worth reporting at once; numbers in a reason do not."""
+        words = " ".join(word for word in self.reason.split() if not word[0].isdigit())
+        return self.state, words, self.holding, self.goal
+
+    def message(self, now_ns: int) -> PlanStatus:
+        """Return the report as ``~/status`` carries it."""
+        p50, p95, p99 = self.plan_times.percentiles()
+        message = PlanStatus(
+            state=self.state,
+            reason="" if self.state == PlanStatus.PLANNING else self.reason,
+            holding=self.holding,
+            goal=self.goal,
+            goal_distance=as_float32(self.goal_distance),
+            goal_tolerance=as_float32(self.goal_tolerance),
+            plan_cost=as_float32(self.plan_cost),
+            image_age=self.image_age,
+            image_to_command=self.image_to_command,
+            encode_time=self.encode_times.newest,
+            plan_time=self.plan_times.newest,
+            plan_time_p50=p50,
+            plan_time_p95=p95,
+            plan_time_p99=p99,
+            images=self.images,
+            plans=self.plans,
+            plans_late=self.plans_late,
+            candidates_dropped=self.candidates_dropped,
+            commands=self.commands,
+            commands_held=self.commands_held,
+        )
+        message.header.stamp = ns_to_stamp(max(0, now_ns))
+        return message
+
+    def diagnostics(self, now_ns: int, node_name: str, hardware: str) -> DiagnosticArray:
+        """Return the report as ``/diagnostics`` carries it.
+
+        Args:
+            now_ns: ROS time.
+            node_name: Begins the names of the entries.
+            hardware: Where the model runs.
+        """
+        level = {
+            PlanStatus.INACTIVE: DiagnosticStatus.OK,
+            PlanStatus.PLANNING: DiagnosticStatus.OK,
+            PlanStatus.REACHED: DiagnosticStatus.OK,
+            PlanStatus.WAITING: DiagnosticStatus.WARN,
+            PlanStatus.STOPPED: DiagnosticStatus.WARN,
+            PlanStatus.FAILED: DiagnosticStatus.ERROR,
+        }[self.state]
+        name = STATE_NAMES[self.state]
+        text = name if self.state == PlanStatus.PLANNING else f"{name}: {self.reason}"
+        values = {
+            "goal": self.goal,
+            "goal_distance": self.goal_distance,
+            "goal_tolerance": self.goal_tolerance,
+            "image_age_s": self.image_age,
+            "images": self.images,
+            "images_refused": self.images_refused,
+            "plans": self.plans,
+            "plans_late": self.plans_late,
+            "candidates_dropped": self.candidates_dropped,
+            "commands": self.commands,
+            "commands_held": self.commands_held,
+            "commands_clipped": self.commands_clipped,
+            "commands_slowed": self.commands_slowed,
+        }
+        for label, window in (
+            ("encode_time", self.encode_times),
+            ("plan_time", self.plan_times),
+            ("image_to_command", self.command_ages),
+            ("command_jitter", self.command_jitters),
+        ):
+            for percent, value in zip((50, 95, 99), window.percentiles(), strict=True):
+                values[f"{label}_p{percent}_s"] = value
+        status = DiagnosticStatus(
+            level=level,
+            name=f"{node_name}: planning",
+            message=text,
+            hardware_id=hardware,
+            values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = ns_to_stamp(max(0, now_ns))
+        return array
+
+
+def as_float32(value: float) -> float:
+    """Return ``value`` as a float32 field takes it: too large becomes infinity, not an error."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _text(value: float | int | str) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
