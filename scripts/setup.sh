@@ -21,6 +21,7 @@ source scripts/environment.sh || exit 1
 PATH=$PATH_BEFORE
 if [ -n "${LEWM_NOTE:-}" ]; then say "$LEWM_NOTE"; fi
 
+export PIP_DISABLE_PIP_VERSION_CHECK=1
 mkdir -p build
 LOG=$PWD/build/setup.log
 exec 9>build/setup.lock
