@@ -30,6 +30,8 @@ from lewm_core.scenes.push_t_physics import SPEED_LIMIT
 
 #: m of block motion that count as much as one radian: root of hinge over slide damping.
 _TURN_LENGTH = 0.051
+#: How much more a wanted turn counts than a wanted shift; at 1 the data turn the block less.
+_TURN_WEIGHT = 2.0
 #: Centre distance that a walk keeps to the block, m: radius and 3 mm.
 _WALK_CLEARANCE = PUSHER_RADIUS + 0.003
 #: Centre distance at which a push begins, m.
@@ -37,7 +39,7 @@ _STANDOFF = PUSHER_RADIUS + 0.010
 #: Soft-max temperature over the agreement (cosine) of pushes with the wanted motion.
 _TEMPERATURE = 0.12
 #: 1/s; the target's velocity per metre to the next way point.
-_WALK_GAIN = 6.0
+_WALK_GAIN = 9.0
 #: Control steps after which a walk or a push is given up.
 _PATIENCE = 40
 
@@ -177,8 +179,8 @@ class PushTExpert:
             index = order[0]
         self._phase, self._steps = "walk", 0
         self._contact = int(index)
-        self._walk_speed = rng.uniform(0.10, 0.15)
-        self._push_speed = rng.uniform(0.05, 0.15)
+        self._walk_speed = rng.uniform(0.15, 0.21)
+        self._push_speed = rng.uniform(0.08, 0.15)
         self._push_length = rng.uniform(0.03, 0.13)
         self._push_error = rng.normal(0.0, 0.2)
         self._noise = rng.uniform(0.0, 0.02)
@@ -191,7 +193,7 @@ class PushTExpert:
         """Motion (3,) of unit norm from ``pose`` to the target, of the gravity centre, in m."""
         centre = np.asarray(CENTRE_OF_GRAVITY)
         shift = to_block(to_board(centre, self._goal), pose) - centre
-        turn = wrap_angle(self._goal[2] - pose[2]) * _TURN_LENGTH
+        turn = _TURN_WEIGHT * wrap_angle(self._goal[2] - pose[2]) * _TURN_LENGTH
         twist = np.array((shift[0], shift[1], turn))
         return twist / max(float(np.linalg.norm(twist)), 1e-9)
 
@@ -232,7 +234,7 @@ class PushTExpert:
     def _walk(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
         offset = self._path[0] - state[:2]
         distance = float(np.hypot(*offset))
-        if distance < (0.004 if len(self._path) == 1 else 0.012):
+        if distance < (0.007 if len(self._path) == 1 else 0.012):
             self._path.pop(0)
             if not self._path:
                 self._begin_push(state)
