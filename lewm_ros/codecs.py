@@ -16,7 +16,8 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
-from lewm_core.data.images import decode_compressed, decode_image
+from lewm_core.data.images import ENCODINGS
+from lewm_core.data.images import decode_message as decode_directly
 from lewm_core.errors import ImageError
 
 _NS_PER_S = 1_000_000_000
@@ -29,9 +30,6 @@ _FROM_RGB: dict[str, tuple[int, int | None]] = {
     "bgra8": (4, cv2.COLOR_RGB2BGRA),
     "mono8": (1, cv2.COLOR_RGB2GRAY),
 }
-
-#: What lewm_core decodes itself; everything else needs cv_bridge.
-DIRECT_ENCODINGS = tuple(_FROM_RGB)
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -56,7 +54,7 @@ class ImageFiller:
 
         Args:
             frame_id: Of the header.
-            encoding: One of `DIRECT_ENCODINGS`.
+            encoding: One of `lewm_core.data.images.ENCODINGS`.
 
         Raises:
             ImageError: For another encoding.
@@ -106,7 +104,7 @@ def encode_image(
         picture: (H, W, 3) uint8 RGB.
         stamp_ns: Time of the picture.
         frame_id: Of the header.
-        encoding: One of `DIRECT_ENCODINGS`.
+        encoding: One of `lewm_core.data.images.ENCODINGS`.
 
     Raises:
         ImageError: If the picture or the encoding is another.
@@ -156,17 +154,8 @@ def decode_message(message: Any) -> np.ndarray:
         ImageError: If the encoding is not known here and there is no ``cv_bridge``, or if the
             data do not fit the size that the message states.
     """
-    if isinstance(message, CompressedImage):
-        return decode_compressed(_bytes_of(message.data))
-    if message.encoding in DIRECT_ENCODINGS:
-        return decode_image(
-            message.encoding,
-            message.height,
-            message.width,
-            message.step,
-            _bytes_of(message.data),
-            message.is_bigendian,
-        )
+    if isinstance(message, CompressedImage) or message.encoding in ENCODINGS:
+        return decode_directly(message)
     return decode_by_cv_bridge(message)
 
 
@@ -181,18 +170,13 @@ def decode_by_cv_bridge(message: Image) -> np.ndarray:
         bridge = importlib.import_module("cv_bridge").CvBridge()
     except ImportError as error:
         raise ImageError(
-            f"image encoding {message.encoding!r} is not one of {', '.join(DIRECT_ENCODINGS)}, "
+            f"image encoding {message.encoding!r} is not one of {', '.join(ENCODINGS)}, "
             "and cv_bridge is not installed: convert the topic or install ros-$ROS_DISTRO-cv-bridge"
         ) from error
     try:
         return np.asarray(bridge.imgmsg_to_cv2(message, desired_encoding="rgb8"))
     except Exception as error:  # CvBridgeError, which is only there with cv_bridge
         raise ImageError(f"image encoding {message.encoding!r}: cv_bridge says {error}") from error
-
-
-def _bytes_of(data: Any) -> np.ndarray:
-    """Return a message's uint8 sequence as a (N,) array, without a copy."""
-    return np.frombuffer(data, dtype=np.uint8)
 
 
 def _conversion(encoding: str) -> tuple[int, int | None]:

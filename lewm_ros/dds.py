@@ -10,39 +10,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 from pathlib import Path
 
-from lewm_core.errors import ConfigError
+from lewm_core.paths import find_shared
 
 #: Either of these, set by the user, means: hands off. The second is Fast DDS before 2.14.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 #: A lock file younger than this may belong to a process that has not locked it yet.
 _SETTLED_S = 5.0
-
-
-def config_folder(*parts: str) -> Path:
-    """Return the path of a configuration file or folder of this package.
-
-    Looks in the source tree beside this module, then in ``share/lewm_ros/config`` of every
-    ``AMENT_PREFIX_PATH`` entry and of the Python prefix.
-
-    Args:
-        parts: Below ``config``, for example ``"fastdds", "host.xml"``.
-
-    Raises:
-        ConfigError: If it is in none of these places; names them.
-    """
-    prefixes = [entry for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if entry]
-    folders = [Path(__file__).resolve().parent.parent / "config"]
-    folders += [Path(prefix, "share", "lewm_ros", "config") for prefix in [*prefixes, sys.prefix]]
-    for folder in folders:
-        if folder.joinpath(*parts).exists():
-            return folder.joinpath(*parts)
-    looked = ", ".join(str(folder) for folder in folders)
-    raise ConfigError(f"config/{'/'.join(parts)} is in none of {looked}: reinstall lewm_ros")
 
 
 def apply_profile(name: str = "host") -> Path | None:
@@ -65,7 +42,7 @@ def apply_profile(name: str = "host") -> Path | None:
     chosen_by_user = any(os.environ.get(variable) for variable in PROFILE_VARIABLES)
     if name == "none" or chosen_by_user or not middleware.startswith("rmw_fastrtps"):
         return None
-    profile = config_folder("fastdds", f"{name}.xml")
+    profile = find_shared(f"config/fastdds/{name}.xml")
     humble = os.environ.get("ROS_DISTRO") == "humble"
     os.environ[PROFILE_VARIABLES[1 if humble else 0]] = str(profile)
     return profile

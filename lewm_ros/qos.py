@@ -16,7 +16,9 @@ from rclpy.qos import (
 )
 
 
-def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int) -> QoSProfile:
+def _profile(
+    reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int
+) -> QoSProfile:
     return QoSProfile(
         reliability=reliability,
         durability=durability,

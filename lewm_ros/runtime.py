@@ -21,7 +21,7 @@ from lewm_core.errors import ConfigError, UserError
 from lewm_ros.dds import apply_profile
 from lewm_ros.missing import require_ros, ros_imports
 
-__all__ = ["declare", "end_node", "require_ros", "ros_imports", "run_node"]
+__all__ = ["declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node"]
 
 #: Parameters that rclpy itself declares or reads.
 _RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
@@ -149,6 +149,12 @@ def declare(
             + _nearest(str(value), choices)
         )
     return value
+
+
+def log_parameters(node: Any) -> None:
+    """Log every parameter with its value: no hidden default."""
+    for name in sorted(node._parameters):
+        node.get_logger().info(f"parameter {name}: {node.get_parameter(name).value!r}")
 
 
 def _accept_whole_number(node: Any, name: str) -> None:

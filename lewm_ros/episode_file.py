@@ -1,0 +1,207 @@
+"""One episode on its way to disk: a bounded queue, a writer thread, counters. Knows no ROS.
+
+The thread that receives messages must never wait for a disk: it puts the bytes into the queue,
+and a message that finds the queue full is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm_core.data.bags import BagWriter
+from lewm_core.errors import BagError
+
+#: Name of the counters' file in the episode's folder.
+REPORT_FILE = "recorder.json"
+
+#: An interval longer than this many medians counts as a gap.
+GAP_MEDIANS = 2.5
+
+_NS_PER_S = 1_000_000_000
+_CLOSE_TIMEOUT_S = 60.0
+_IDLE_FLUSH_S = 0.5
+
+
+@dataclass
+class TopicCounters:
+    """What happened to one topic during one episode.
+
+    Attributes:
+        type_name: Of its messages.
+        received: Messages that reached this process.
+        written: Messages in the bag.
+        dropped: Messages that found the queue full.
+        refused: Messages that the disk refused.
+        lost: Messages that the middleware reported as lost before they reached this process.
+        size: Bytes written.
+        stamps_ns: Receive time of every message.
+    """
+
+    type_name: str
+    received: int = 0
+    written: int = 0
+    dropped: int = 0
+    refused: int = 0
+    lost: int = 0
+    size: int = 0
+    stamps_ns: array[int] = field(default_factory=lambda: array("q"))
+
+    def report(self) -> dict[str, Any]:
+        """Return counters, gaps and intervals for `REPORT_FILE`."""
+        intervals = np.diff(np.frombuffer(self.stamps_ns, np.int64)) / _NS_PER_S
+        median = float(np.median(intervals)) if len(intervals) else 0.0
+        gaps = intervals > GAP_MEDIANS * median if median > 0.0 else intervals > np.inf
+        return {
+            "type": self.type_name,
+            "received": self.received,
+            "written": self.written,
+            "dropped": self.dropped + self.refused,
+            "lost": self.lost,
+            "gaps": int(np.count_nonzero(gaps)),
+            "largest_gap_s": round(float(intervals.max()), 6) if len(intervals) else 0.0,
+            "median_interval_s": round(median, 6),
+            "bytes": self.size,
+        }
+
+
+class EpisodeFile:
+    """One episode's bag, written by a thread of its own."""
+
+    def __init__(self, folder: Path, queue_bytes: int, storage: str = "mcap") -> None:
+        """Create the folder and the bag.
+
+        Args:
+            folder: Must not exist yet; its name is the episode's.
+            queue_bytes: Bytes that may wait for the disk.
+            storage: ``"mcap"`` or ``"sqlite3"``.
+
+        Raises:
+            BagError: If the folder exists or cannot be made.
+        """
+        self.folder = folder
+        self.counters: dict[str, TopicCounters] = {}
+        self.size = 0
+        self.events: list[dict[str, Any]] = []
+        if folder.exists():
+            raise BagError(f"{folder} is there already: nothing is overwritten, choose another")
+        self._writer = BagWriter(folder, storage=storage)
+        self._queue_bytes = queue_bytes
+        # Each is written by one thread only, so their difference needs no lock.
+        self._bytes_put = 0
+        self._bytes_done = 0
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
+        self._failure: Exception | None = None
+        self._began = time.time()
+        self._thread = threading.Thread(target=self._run, name=f"writer {folder.name}")
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The episode's name."""
+        return self.folder.name
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why writing has stopped, or None."""
+        return self._failure
+
+    def add_topic(self, topic: str, type_name: str, **options: Any) -> None:
+        """Make a topic known to the bag; a second time does nothing.
+
+        Raises:
+            BagError: If the message type's definition is not known.
+        """
+        if topic not in self.counters:
+            with self._lock:
+                self._writer.add_topic(topic, type_name, **options)
+            self.counters[topic] = TopicCounters(type_name)
+
+    def put(self, topic: str, stamp_ns: int, data: bytes) -> bool:
+        """Queue one serialised message; never waits.
+
+        Returns:
+            Whether it was taken; False: dropped and counted.
+        """
+        counters = self.counters[topic]
+        counters.received += 1
+        counters.stamps_ns.append(stamp_ns)
+        waiting = self._bytes_put - self._bytes_done
+        if self._failure is not None or waiting + len(data) > self._queue_bytes:
+            counters.dropped += 1
+            return False
+        self._bytes_put += len(data)
+        self._queue.put((topic, stamp_ns, data))
+        return True
+
+    def lost(self, topic: str, count: int) -> None:
+        """Count messages that the middleware reported as lost."""
+        if topic in self.counters:
+            self.counters[topic].lost += count
+
+    def close(self, reason: str) -> dict[str, Any]:
+        """Write what is queued, finish the bag and its report.
+
+        Args:
+            reason: Why the episode ended; goes into the report.
+
+        Returns:
+            The report, as written to `REPORT_FILE`.
+        """
+        self._queue.put(None)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._failure = BagError(f"{self.folder}: the disk did not take the queue")
+        report = {
+            "episode": self.name,
+            "ended_by": reason,
+            "wall_seconds": round(time.time() - self._began, 3),
+            "error": str(self._failure) if self._failure else "",
+            "events": self.events,
+            "topics": {topic: c.report() for topic, c in sorted(self.counters.items())},
+        }
+        text = json.dumps(report, indent=2) + "\n"
+        (self.folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        return report
+
+    def _run(self) -> None:
+        while True:
+            try:
+                entry = self._queue.get(timeout=_IDLE_FLUSH_S)
+            except queue.Empty:
+                self._guarded(self._writer.flush_if_due)
+                continue
+            if entry is None:
+                break
+            topic, stamp_ns, data = entry
+            taken = self._guarded(self._writer.write_raw, topic, stamp_ns, data)
+            self._bytes_done += len(data)
+            counters = self.counters[topic]
+            if taken:
+                counters.written += 1
+                counters.size += len(data)
+                self.size += len(data)
+            else:
+                counters.refused += 1
+        self._guarded(self._writer.close)
+
+    def _guarded(self, action: Any, *arguments: Any) -> bool:
+        """Do something with the bag; a failure is kept and ends the writing, not the process."""
+        if self._failure is not None and action != self._writer.close:
+            return False
+        try:
+            with self._lock:
+                action(*arguments)
+        except Exception as error:  # a full or vanished disk: whatever the storage raises
+            self._failure = self._failure or error
+            return False
+        return True

@@ -1,0 +1,301 @@
+"""Node ``scene``: a MuJoCo scene as a camera and a robot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lewm_core.data import Contract, load_contract
+from lewm_core.data.fields import FieldSelector
+from lewm_core.errors import ConfigError, UserError
+from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
+
+with ros_imports("lewm_ros.scene"):
+    from rclpy.node import Node
+    from rosgraph_msgs.msg import Clock
+    from sensor_msgs.msg import CompressedImage
+
+    from lewm_ros import qos
+    from lewm_ros.codecs import ImageFiller, encode_compressed, ns_to_stamp, stamp_to_ns
+    from lewm_ros.msg import EpisodeEvent
+    from lewm_ros.planner_messages import message_class
+    from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop, SceneTiming
+    from lewm_ros.srv import ResetScene
+
+#: A reset skips this many times the contract's max_gap in simulated time.
+_RESET_GAPS = 1.5
+
+
+class SceneNode(Node):
+    """Node ``scene``: a MuJoCo scene as a camera and a robot.
+
+    Publishes the contract's camera topic, its state topic at the control rate, ``/clock`` and
+    ``/episode``; subscribes the contract's action topic and holds when commands are older than
+    the contract's timeout; service ``~/reset``.
+
+    Time is simulated and begins at 1 s (``publish_clock:=false``: the system's time). A command
+    without a stamp (zero) counts as sent when it came. A reset skips 1.5 times the contract's
+    ``max_gap``, so that bags recorded across it fall into two episodes.
+
+    example: python -m lewm_ros.scene --ros-args -p camera_rate:=30.0
+    """
+
+    def __init__(self) -> None:
+        """Declare the parameters and start the scene.
+
+        Raises:
+            UserError: If a parameter, the contract or the scene cannot be used.
+        """
+        super().__init__("scene")
+        parameters = _declare_parameters(self)
+        self._contract = load_contract(parameters["contract"])
+        self._timing = _timing(parameters, self._contract)
+        _check_clock(self, parameters)
+        self._write_state = _state_writer(self._contract)
+        self._make_publishers(parameters)
+        action = self._contract.action
+        self._selectors = [FieldSelector.parse(field.selector) for field in action.fields]
+        lower, upper, _, hold = self._contract.action_limits()
+        width, height = self._contract.camera.size
+        size = (parameters["image_width"] or width, parameters["image_height"] or height)
+        seed = parameters["seed"]
+        self._loop = SceneLoop(
+            lambda: _make_physics(parameters["scene"]),
+            self._timing,
+            self,
+            size,
+            (lower, upper, hold),
+            None if seed < 0 else seed,
+            lambda error: end_node(1, error),
+        )
+        log_parameters(self)
+        if size != (width, height):
+            self.get_logger().warning(
+                f"pictures are {size[0]}x{size[1]}, the contract says {width}x{height}"
+            )
+        self._loop.start()
+        self.create_subscription(
+            message_class(action.message), action.topic, self._on_command, qos.COMMAND
+        )
+        self.create_service(ResetScene, "~/reset", self._on_reset)
+        self.get_logger().info(
+            f"scene {parameters['scene']} is running: {self._contract.camera.topic} "
+            f"{size[0]}x{size[1]}, commands on {action.topic}"
+        )
+
+    def close(self) -> None:
+        """End the scene's thread and free the renderer."""
+        self._loop.stop()
+
+    # What the loop tells (`lewm_ros.scene_loop.SceneOutput`), in the loop's thread.
+
+    def state(self, time_ns: int, truth: np.ndarray) -> None:
+        """Publish the ground truth (N,)."""
+        if self._state_publisher is not None:
+            self._state_publisher.publish(self._write_state(time_ns, truth))
+
+    def picture(self, time_ns: int, picture: np.ndarray) -> None:
+        """Publish a picture (H, W, 3) uint8 RGB."""
+        if self._filler is None:
+            frame = self._contract.camera.name
+            message = encode_compressed(picture, time_ns, frame)
+        else:
+            message = self._filler.fill(picture, time_ns)
+        self._camera_publisher.publish(message)
+
+    def clock(self, time_ns: int) -> None:
+        """Publish the simulated time."""
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=ns_to_stamp(time_ns)))
+
+    def episode(self, time_ns: int, begins: bool, name: str, seed: int) -> None:
+        """Publish that an episode begins or ends."""
+        event = EpisodeEvent(episode=name, seed=seed)
+        event.event = EpisodeEvent.START if begins else EpisodeEvent.END
+        event.header.stamp = ns_to_stamp(time_ns)
+        self._episode_publisher.publish(event)
+
+    def warning(self, text: str) -> None:
+        """Log a sentence for the operator."""
+        self.get_logger().warning(text)
+
+    # What comes in, in the executor's thread.
+
+    def _make_publishers(self, parameters: dict[str, Any]) -> None:
+        camera = self._contract.camera
+        profiles = {"reliable": qos.CAMERA_PUBLISHER, "sensor_data": qos.CAMERA_SENSOR_DATA}
+        camera_class = message_class(camera.message)
+        self._camera_publisher = self.create_publisher(
+            camera_class, camera.topic, profiles[parameters["camera_qos"]]
+        )
+        compressed = camera_class is CompressedImage
+        self._filler = None if compressed else ImageFiller(camera.name, parameters["encoding"])
+        states = self._contract.states
+        self._state_publisher = (
+            self.create_publisher(message_class(states[0].message), states[0].topic, qos.STATE)
+            if states
+            else None
+        )
+        self._clock_publisher = (
+            self.create_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
+            if parameters["publish_clock"]
+            else None
+        )
+        self._episode_publisher = self.create_publisher(EpisodeEvent, "/episode", qos.EPISODE)
+
+    def _on_command(self, message: Any) -> None:
+        now_ns = self._loop.time_ns
+        stamp_ns = now_ns
+        if self._contract.action.clock == "header":
+            stamp_ns = stamp_to_ns(message.header.stamp) or now_ns
+        if stamp_ns > now_ns + self._timing.command_timeout_ns:
+            # Held for ever, it would keep the robot moving after its sender has died.
+            self._refuse(
+                f"it is stamped {(stamp_ns - now_ns) / NS_PER_S:.1f} s in the future: start its "
+                "sender with use_sim_time:=true"
+            )
+            return
+        try:
+            values = np.array([selector.get(message) for selector in self._selectors])
+        except LookupError as error:
+            self._refuse(str(error))
+            return
+        if not np.isfinite(values).all():
+            self._refuse("it is not finite")
+            return
+        self._loop.inbox.put(stamp_ns, values)
+
+    def _refuse(self, reason: str) -> None:
+        self.get_logger().warning(f"command refused: {reason}", throttle_duration_sec=2.0)
+
+    def _on_reset(
+        self, request: ResetScene.Request, response: ResetScene.Response
+    ) -> ResetScene.Response:
+        state = np.array(request.state, dtype=float) if len(request.state) else None
+        seed = None if request.seed < 0 else int(request.seed)
+        result = self._loop.reset(ResetRequest(seed, state, request.episode))
+        response.success = result.error is None
+        if result.error is not None:
+            response.message = " ".join(str(result.error).split())
+        else:
+            response.state = [float(value) for value in result.truth]
+            response.episode = result.episode
+        return response
+
+
+def _declare_parameters(node: Node) -> dict[str, Any]:
+    """Declare all parameters and return their values."""
+    entries = [
+        ("scene", "push_t", "Name of the scene.", {}),
+        ("contract", "push_t", "Contract: a YAML file, or the name of one that ships.", {}),
+        ("image_width", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
+        ("image_height", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
+        ("camera_rate", 0.0, "Hz of scene time; 0: the control rate.",
+         {"minimum": 0.0, "maximum": 1000.0}),
+        ("camera_qos", "reliable", "Of the camera topic; reliable serves sensor-data subscribers "
+         "too.", {"choices": ("reliable", "sensor_data")}),
+        ("encoding", "rgb8", "Of the pictures.",
+         {"choices": ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")}),
+        ("control_rate", 0.0, "Hz of scene time; 0: the contract's.",
+         {"minimum": 0.0, "maximum": 1000.0}),
+        ("real_time_factor", 1.0, "Simulated seconds per second; 0: as fast as possible.",
+         {"minimum": 0.0, "maximum": 1000.0}),
+        ("lock_step", False, "Let time stand still until a command stamped at this control tick "
+         "or later is there.", {}),
+        ("lock_step_timeout", 1.0, "s of real time after which a tick goes on, holding.",
+         {"minimum": 0.01, "maximum": 3600.0}),
+        ("publish_clock", True, "Publish /clock; false: stamp with the system's time.", {}),
+        ("clock_every_step", True, "Publish /clock at each physics step (100 Hz of scene time); "
+         "otherwise, and always in lock step, at each control tick.", {}),
+        ("seed", -1, "Of the first reset; -1: drawn.", {"minimum": -1}),
+    ]  # fmt: skip
+    return {
+        name: declare(node, name, default, description, **limits)
+        for name, default, description, limits in entries
+    }
+
+
+def _timing(parameters: dict[str, Any], contract: Contract) -> SceneTiming:
+    control_rate = parameters["control_rate"] or contract.control_rate
+    control_period_ns = round(NS_PER_S / control_rate)
+    gap_ticks = int(_RESET_GAPS * contract.max_gap * control_rate) + 1
+    return SceneTiming(
+        control_period_ns=control_period_ns,
+        picture_period_ns=round(NS_PER_S / (parameters["camera_rate"] or control_rate)),
+        command_timeout_ns=round(contract.action.timeout * NS_PER_S),
+        reset_gap_ns=gap_ticks * control_period_ns,
+        real_time_factor=parameters["real_time_factor"],
+        lock_step=parameters["lock_step"],
+        lock_step_timeout_s=parameters["lock_step_timeout"],
+        clock_every_step=parameters["clock_every_step"] and not parameters["lock_step"],
+        wall_time=not parameters["publish_clock"],
+    )
+
+
+def _check_clock(node: Node, parameters: dict[str, Any]) -> None:
+    """Refuse what would stamp a scene with two times.
+
+    Raises:
+        ConfigError: Naming the parameters.
+    """
+    if node.get_parameter("use_sim_time").value and parameters["publish_clock"]:
+        # Harmless (launch files set it for every node), but the scene is the clock.
+        node.get_logger().debug("use_sim_time is ignored: this node publishes the clock")
+    if not parameters["publish_clock"] and (
+        parameters["lock_step"] or parameters["real_time_factor"] != 1.0
+    ):
+        raise ConfigError(
+            "publish_clock:=false needs lock_step:=false and real_time_factor:=1.0, since the "
+            "system's time goes on at its own speed"
+        )
+
+
+def _make_physics(name: str) -> Any:
+    """Make the scene, in the thread that will render it."""
+    # Here, so that a wrong parameter is told before MuJoCo is loaded.
+    from lewm_core.scenes import make_scene
+
+    return make_scene(name)
+
+
+def _state_writer(contract: Contract) -> Any:
+    """Return a function that makes the contract's first state message.
+
+    Raises:
+        UserError: If its fields cannot be written.
+    """
+    if not contract.states:
+        return None
+    state = contract.states[0]
+    state_class = message_class(state.message)
+    selectors = [FieldSelector.parse(field.selector) for field in state.fields]
+    names = [field.name for field in state.fields]
+    has_names = state.message == "sensor_msgs/msg/JointState"
+
+    def write(time_ns: int, truth: np.ndarray) -> Any:
+        message = state_class()
+        if hasattr(message, "header"):
+            message.header.stamp = ns_to_stamp(time_ns)
+        if has_names:
+            message.name = names
+        for selector, value in zip(selectors, truth, strict=True):
+            selector.set(message, float(value), lambda name: message_class(name)())
+        return message
+
+    try:
+        write(0, np.zeros(len(selectors)))
+    except (LookupError, TypeError, AssertionError) as error:
+        raise UserError(f"contract {contract.name}: state {state.name}: {error}") from error
+    return write
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node; returns the exit status."""
+    return run_node(SceneNode, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
