@@ -85,17 +85,25 @@ class KeypointEncoder(nn.Module):
         edge = config.image_size // 4
         axis = (torch.arange(edge, dtype=torch.float32) * 2 + 1) / edge - 1
         y, x = torch.meshgrid(axis, axis, indexing="ij")
-        self.register_buffer("grid", torch.stack([x, y], -1).reshape(-1, 2), persistent=False)
+        # One product with (x, y, 1) gives the weighted sums and the sum of the weights.
+        moments = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+        self.register_buffer("moments", moments, persistent=False)
+        # The order of memory that convolutions on a CPU and the soft-argmax are fastest with.
+        self.convolutions.to(memory_format=torch.channels_last)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map normalised pictures (N, 3, H, W) to features (N, 2 * keypoints).
 
-        The feature is x0, y0, x1, y1, ...; x to the right and y down, as in the picture.
+        The feature is first every map's x, then every map's y; x to the right and y down, as in
+        the picture.
         """
         maps = self.convolutions(pictures)
         with torch.autocast(pictures.device.type, enabled=False):
-            weights = maps.float().flatten(2).softmax(dim=-1)
-            return self.norm((weights @ self.grid).flatten(1))
+            # Pixels before maps: with the channels last in memory this is a view.
+            logits = maps.float().flatten(2).transpose(1, 2)
+            peak = logits.detach().amax(dim=1, keepdim=True)
+            sums = self.moments @ (logits - peak).exp()
+            return self.norm((sums[:, :2] / sums[:, 2:]).flatten(1))
 
 
 def make_encoder(config: EncoderConfig) -> VitEncoder | KeypointEncoder:

@@ -112,38 +112,42 @@ def lewm_loss(
             f"({frames.shape[0]}, {length}, F, A): one block per frame"
         )
     z = model.encode(frames)
-    blocks = model.normalise_actions(actions)
     target = z.detach() if stop_gradient else z
-    errors = [_one_step_error(model, z, target, blocks)]
+    # Once for all windows and steps below: it is a third of the predictor's work.
+    modulations = model.modulations(model.normalise_actions(actions)[:, :-1])
+    errors = [_one_step_error(model, z, target, modulations)]
     if rollout_steps > 1:
-        errors += _rollout_errors(model, z, target, blocks, rollout_steps)
+        errors += _rollout_errors(model, z, target, modulations, rollout_steps)
     prediction = torch.stack(errors).mean()
     regulariser = sigreg(z.transpose(0, 1))
     return LossTerms(prediction + weight * regulariser, prediction, regulariser, z.detach())
 
 
-def _one_step_error(model: WorldModel, z: Tensor, target: Tensor, blocks: Tensor) -> Tensor:
+def _one_step_error(
+    model: WorldModel, z: Tensor, target: Tensor, modulations: list[Tensor]
+) -> Tensor:
     """Mean squared error of all next states from true ones, for z (B, T, D)."""
     size = min(model.history, z.shape[1] - 1)
 
     def windows(sequence: Tensor) -> Tensor:
-        """All windows of ``size`` in (B, T, X), stacked as (B * windows, size, X)."""
+        """All windows of ``size`` in (B, T-1, X), stacked as (B * windows, size, X)."""
         return sequence.unfold(1, size, 1).flatten(0, 1).transpose(1, 2)
 
-    predicted = model.predict(windows(z[:, :-1]), windows(blocks[:, :-1]))
+    predicted = model.step(windows(z[:, :-1]), [windows(part) for part in modulations])
     return (predicted - windows(target[:, 1:])).square().mean()
 
 
 def _rollout_errors(
-    model: WorldModel, z: Tensor, target: Tensor, blocks: Tensor, steps: int
+    model: WorldModel, z: Tensor, target: Tensor, modulations: list[Tensor], steps: int
 ) -> list[Tensor]:
     """Mean squared errors after 2..steps predictions that are fed back, for z (B, T, D)."""
     start = min(model.history, z.shape[1] - steps)
     states = z[:, :start]
     errors = []
     for end in range(start, start + steps):
-        window = slice(max(0, end - model.history), end)
-        following = model.predict(states[:, window], blocks[:, window])[:, -1:]
+        begin = max(0, end - model.history)
+        window = [part[:, begin:end] for part in modulations]
+        following = model.step(states[:, begin:], window, last_only=True)
         states = torch.cat([states, following], dim=1)
         if end > start:
             errors.append((following - target[:, end : end + 1]).square().mean())

@@ -101,10 +101,7 @@ class Predictor(nn.Module):
         self.output = nn.Identity() if last else nn.Linear(config.width, embedding_dim)
 
     def modulations(self, conditions: Tensor) -> list[Tensor]:
-        """Return for each layer the modulation (N, T, 6 * width) of conditions (N, T, width).
-
-        They do not depend on the position, so a rollout computes each only once.
-        """
+        """Return for each layer the modulation (..., 6 * width) of conditions (..., width)."""
         return [layer.modulation(conditions) for layer in self.layers]
 
     def forward(self, z: Tensor, modulations: list[Tensor], last_only: bool = False) -> Tensor:

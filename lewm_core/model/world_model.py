@@ -169,7 +169,32 @@ class WorldModel(nn.Module):
         self._expect("z", z, (None, None, self.embedding_dim))
         self._expect("actions", actions, (*z.shape[:2], self.config.block_dim))
         self._check_history(z.shape[1])
-        return self._step(z, self.predictor.modulations(self.action_encoder(actions)))
+        return self.step(z, self.modulations(actions))
+
+    def step(self, z: Tensor, modulations: list[Tensor], last_only: bool = False) -> Tensor:
+        """Predict like `predict`, without checks, from modulations that were computed before.
+
+        Args:
+            z: (N, T, D), T at most ``config.history``.
+            modulations: Of the blocks that leave these states, by `modulations`; per layer
+                (N, T, 6 * width).
+            last_only: Only the prediction behind the last state.
+
+        Returns:
+            (N, T, D), or (N, 1, D) with ``last_only``; float32.
+        """
+        change = self.prediction_projector(self.predictor(z, modulations, last_only)).float()
+        if not self.config.predictor.residual:
+            return change
+        return (z[:, -1:] if last_only else z) + change
+
+    def modulations(self, actions: Tensor) -> list[Tensor]:
+        """Return what normalised blocks (..., F*A) do to each layer, (..., 6 * width).
+
+        It depends on nothing but the block, so whoever predicts from one block in several
+        windows computes it once.
+        """
+        return self.predictor.modulations(self.action_encoder(actions))
 
     def rollout(self, z: Tensor, past_actions: Tensor, future_actions: Tensor) -> Tensor:
         """Imagine what each of S candidates would lead to, one block after the other.
@@ -200,23 +225,21 @@ class WorldModel(nn.Module):
         _, candidates, horizon, _ = self._expect(
             "future_actions", future_actions, (batch, None, None, block)
         )
-        # The past is encoded once for all candidates, every future block once for all steps.
-        past = self.action_encoder(past_actions)[:, None].expand(-1, candidates, -1, -1)
-        conditions = torch.cat([past, self.action_encoder(future_actions)], dim=2)
-        modulations = self.predictor.modulations(conditions.flatten(0, 1))
+        # The past is looked at once for all candidates, every future block once for all steps.
+        past = [
+            part[:, None].expand(-1, candidates, -1, -1) for part in self.modulations(past_actions)
+        ]
+        modulations = [
+            torch.cat(parts, dim=2).flatten(0, 1)
+            for parts in zip(past, self.modulations(future_actions), strict=True)
+        ]
         states = z[:, None].expand(-1, candidates, -1, -1).flatten(0, 1)
         for end in range(known, known + horizon):
             start = max(0, end - self.history)
             window = [part[:, start:end] for part in modulations]
-            following = self._step(states[:, start:end], window, last_only=True)
+            following = self.step(states[:, start:end], window, last_only=True)
             states = torch.cat([states, following], dim=1)
         return states[:, known:].unflatten(0, (batch, candidates))
-
-    def _step(self, z: Tensor, modulations: list[Tensor], last_only: bool = False) -> Tensor:
-        change = self.prediction_projector(self.predictor(z, modulations, last_only)).float()
-        if not self.config.predictor.residual:
-            return change
-        return (z[:, -1:] if last_only else z) + change
 
     def _start_as_identity(self) -> None:
         """Let a residual model begin with "nothing changes"."""
