@@ -88,6 +88,10 @@ class CEM:
         """Blocks in a plan unless `plan` is told otherwise."""
         return self.config.horizon
 
+    def reset(self) -> None:
+        """Begin the random numbers anew, so that the next plans repeat the first ones."""
+        self._generator = None
+
     def plan(
         self,
         history: Tensor,

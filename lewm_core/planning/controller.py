@@ -39,7 +39,15 @@ from lewm_core.planning.protocols import (
     Solver,
     device_of,
 )
-from lewm_core.planning.state import ActivePlan, Command, Frame, Goal, PlanResult
+from lewm_core.planning.schedule import count_down, remaining_blocks
+from lewm_core.planning.state import (
+    ActivePlan,
+    Command,
+    Frame,
+    Goal,
+    PlanResult,
+    as_picture,
+)
 
 if TYPE_CHECKING:
     from lewm_core.data.contract import Contract
@@ -163,7 +171,7 @@ class RecedingHorizonController:
         Raises:
             PlanningError: The shape or type is another.
         """
-        frame = Frame(_as_picture(picture))
+        frame = Frame(as_picture(picture))
         with self._lock:
             self._frames.add(stamp_ns, frame)
 
@@ -189,7 +197,7 @@ class RecedingHorizonController:
             embedding = embedding.to(device_of(self.model))
         else:
             try:
-                embedding = self._encode([_as_picture(goal)])[0]
+                embedding = self._encode([as_picture(goal)])[0]
             except ValueError as error:
                 raise PlanningError(f"the goal picture cannot be encoded: {error}") from error
         if not bool(torch.isfinite(embedding).all()):
@@ -306,13 +314,20 @@ class RecedingHorizonController:
             if self._reached:
                 return PlanResult(reason="goal reached", goal_distance=distance, encode_s=encode_s)
         start_ns = sampled[-1][0]
-        horizon = self._horizon_for(goal, start_ns)
+        horizon = self.solver.horizon
+        if self.config.shrink_horizon:
+            horizon = count_down(
+                goal, start_ns, horizon, self.config.minimum_horizon, self._block_ns
+            )
+        warm_start = None
+        if self.config.warm_start:
+            warm_start = remaining_blocks(active, goal, start_ns, horizon, self._block_ns)
         plan = self.solver.plan(
             torch.stack([frame.embedding for frame in frames], dim=1),
             goal.embedding,
             self._normalised(past, goal.embedding.device),
             horizon=horizon,
-            initial_mean=self._warm_start(active, goal, start_ns, horizon),
+            initial_mean=warm_start,
         )
         self._check(plan)
         with self._lock:
@@ -359,29 +374,6 @@ class RecedingHorizonController:
                     if self._reached:
                         self._active = None
         return distance
-
-    def _horizon_for(self, goal: Goal, start_ns: int) -> int:
-        """Blocks to plan; counts down to the moment of arrival where the horizon shrinks."""
-        longest = self.solver.horizon
-        if not self.config.shrink_horizon:
-            return longest
-        remaining = 0
-        if goal.arrival_ns is not None:
-            remaining = round((goal.arrival_ns - start_ns) / self._block_ns)
-        if remaining < 1:
-            goal.arrival_ns = start_ns + longest * self._block_ns
-            remaining = longest
-        return min(max(remaining, self.config.minimum_horizon), longest)
-
-    def _warm_start(
-        self, active: ActivePlan | None, goal: Goal, start_ns: int, horizon: int
-    ) -> Tensor | None:
-        """The previous plan for the same goal, less the whole blocks that have passed since."""
-        if not self.config.warm_start or active is None or active.goal_serial != goal.serial:
-            return None
-        passed = max(0, round((start_ns - active.start_ns) / self._block_ns))
-        rest = active.plan.blocks[:, passed : passed + horizon]
-        return rest if rest.shape[1] else None
 
     def _normalised(self, past: list[NDArray[np.float64]], device: torch.device) -> Tensor | None:
         """``T - 1`` blocks ``(F, A)`` in physical units to ``(1, T - 1, F * A)``."""
@@ -487,13 +479,3 @@ class RecedingHorizonController:
         self._failure = None
         self._distance = math.nan
         self._reached = False
-
-
-def _as_picture(picture: NDArray[np.uint8] | Tensor) -> Tensor:
-    if isinstance(picture, np.ndarray) and not picture.flags.writeable:
-        picture = picture.copy()  # torch warns about memory it must not write to
-    tensor = torch.as_tensor(picture)
-    if tensor.dim() != 3 or tensor.shape[0] != 3 or tensor.dtype != torch.uint8:
-        raise PlanningError(f"a picture must be (3, S, S) uint8, got {tuple(tensor.shape)} "
-                            f"{tensor.dtype}".replace("torch.", ""))
-    return tensor

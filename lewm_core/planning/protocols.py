@@ -93,6 +93,10 @@ class Solver(Protocol):
         """Blocks in a plan unless `plan` is told otherwise."""
         ...
 
+    def reset(self) -> None:
+        """Forget everything but the settings: the next plans repeat the first ones."""
+        ...
+
     def plan(
         self,
         history: Tensor,

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lewm_core.errors import PlanningError
 from lewm_core.planning.plan import Plan
 
 
@@ -97,3 +99,20 @@ class PlanResult:
     predicted_distances: tuple[float, ...] = ()
     encode_s: float = 0.0
     plan_s: float = 0.0
+
+
+def as_picture(picture: NDArray[np.uint8] | Tensor) -> Tensor:
+    """Return ``(3, S, S)`` uint8 as a tensor, without a copy where it can be written to.
+
+    Raises:
+        PlanningError: The shape or type is another.
+    """
+    if isinstance(picture, np.ndarray) and not picture.flags.writeable:
+        picture = picture.copy()  # torch warns about memory it must not write to
+    tensor = torch.as_tensor(picture)
+    if tensor.dim() != 3 or tensor.shape[0] != 3 or tensor.dtype != torch.uint8:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise PlanningError(
+            f"a picture must be (3, S, S) uint8, got {tuple(tensor.shape)} {kind}"
+        )
+    return tensor

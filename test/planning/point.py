@@ -21,7 +21,7 @@ def picture_of(position: tuple[float, float] | np.ndarray) -> np.ndarray:
 
 
 class PointModel:
-    """``z' = z + sum of the block's actions``; D = A = 2; actions are normalised by mean and std."""
+    """``z' = z + sum of the block's actions``; D = A = 2; normalised by mean and std."""
 
     history = 3
     action_dim = 2

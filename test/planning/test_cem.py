@@ -137,6 +137,13 @@ def test_the_seed_decides_everything():
     assert not torch.equal(first[0], other[0])
 
 
+def test_reset_repeats_the_first_plans():
+    solver, goal = CEM(PointModel(), small()), torch.tensor([[1.0, 2.0]])
+    first = solver.plan(ONE_FRAME, goal).blocks
+    solver.reset()
+    assert torch.equal(solver.plan(ONE_FRAME, goal).blocks, first)
+
+
 def test_the_global_random_state_is_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -5,7 +5,9 @@ from lewm_core.errors import PlanningError
 from lewm_core.planning import GoalDistance, Objective
 
 # One row, two candidates, three blocks; the goal is the origin.
-PREDICTED = torch.tensor([[[[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 3.0], [1.0, 1.0]]]])
+PREDICTED = torch.tensor(
+    [[[[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [0.0, 3.0], [1.0, 1.0]]]]
+)
 GOAL = torch.zeros(1, 2)
 
 
@@ -15,7 +17,8 @@ def test_the_papers_cost_is_the_squared_distance_of_the_last_embedding():
 
 def test_running_weight_adds_the_mean_of_the_earlier_embeddings():
     cost = GoalDistance(running_weight=0.5)(PREDICTED, GOAL)
-    torch.testing.assert_close(cost, torch.tensor([[4 + 0.5 * (25 + 1) / 2, 2 + 0.5 * (0 + 9) / 2]]))
+    expected = [[4 + 0.5 * (25 + 1) / 2, 2 + 0.5 * (0 + 9) / 2]]
+    torch.testing.assert_close(cost, torch.tensor(expected))
 
 
 def test_a_single_block_has_no_running_cost():

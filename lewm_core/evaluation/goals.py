@@ -1,0 +1,134 @@
+"""Starts and goals for closed-loop evaluation, from fresh episodes of the scripted expert.
+
+The published protocol takes start and goal from one recorded episode, 25 control steps apart, so
+that every goal can be reached. Here the episodes are made on the spot, from a seed: none of them
+was ever trained on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lewm_core.errors import UserError
+from lewm_core.scenes import make_expert
+
+#: Control steps of the expert before a start is drawn: at least, and fewer than. The first pushes
+#: of an episode begin with a walk; starts lie in the middle of what training data look like.
+WARM_UP_STEPS = (20, 120)
+
+
+class GoalScene(Protocol):
+    """What evaluation needs of a scene. A: length of the action, N: of the ground truth."""
+
+    control_period_s: float
+
+    def reset(self, seed: int | None = None, state: ArrayLike | None = None) -> NDArray:
+        """Begin anew; returns the ground truth ``(N,)``."""
+        ...
+
+    def step_control(self, velocity: ArrayLike) -> NDArray:
+        """Apply a command ``(A,)`` for one control period; returns the ground truth ``(N,)``."""
+        ...
+
+    def ground_truth(self) -> NDArray:
+        """Return the ground truth ``(N,)``."""
+        ...
+
+    def get_state(self) -> NDArray:
+        """Return everything the future depends on."""
+        ...
+
+    def set_state(self, full: ArrayLike) -> None:
+        """Go back to what `get_state` returned."""
+        ...
+
+    def render(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Return what the camera sees: ``(height, width, 3)`` uint8 RGB."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StartGoal:
+    """A task: from this state, make the camera see that picture.
+
+    Attributes:
+        number: Of the goal, from 0.
+        start: Full state to begin from, for ``set_state``.
+        start_truth: ``(N,)`` ground truth there.
+        goal: Full state `distance_steps` later.
+        goal_truth: ``(N,)`` ground truth there.
+        goal_picture: ``(H, W, 3)`` uint8 RGB of it.
+        actions: ``(distance_steps, A)`` the expert's commands in between.
+    """
+
+    number: int
+    start: NDArray[np.float64]
+    start_truth: NDArray[np.float64]
+    goal: NDArray[np.float64]
+    goal_truth: NDArray[np.float64]
+    goal_picture: NDArray[np.uint8]
+    actions: NDArray[np.float64]
+
+
+def goals_from_expert(
+    scene: GoalScene,
+    number: int,
+    seed: int,
+    distance_steps: int = 25,
+    picture_size: tuple[int, int] = (224, 224),
+    scene_name: str = "push_t",
+) -> list[StartGoal]:
+    """Draw tasks from fresh episodes of the scripted expert, one from each.
+
+    Goal i depends on ``seed`` and i only, so ten goals are the first ten of a hundred. Nothing is
+    left out: some tasks are trivial (see the do-nothing baseline beside every result).
+
+    Args:
+        scene: Driven and left in another state.
+        number: Of tasks.
+        seed: Of episodes and experts.
+        distance_steps: Control steps between start and goal; 25 is the published protocol.
+        picture_size: (width, height) px of the goal picture, as the contract's camera.
+        scene_name: Whose expert drives.
+
+    Raises:
+        UserError: ``number`` or ``distance_steps`` is not above 0.
+    """
+    if number < 1 or distance_steps < 1:
+        raise UserError(f"number of goals ({number}) and distance_steps ({distance_steps}) must "
+                        "be 1 or more")
+    expert = make_expert(scene_name)
+    return [
+        _draw(scene, expert, index, seed, distance_steps, picture_size) for index in range(number)
+    ]
+
+
+def _draw(scene, expert, index, seed, distance_steps, picture_size) -> StartGoal:
+    # Named streams: the third number keeps scene, expert and start independent of one another.
+    scene_seed, expert_seed, start_seed = (
+        int(np.random.SeedSequence((seed, index, stream)).generate_state(1)[0])
+        for stream in range(3)
+    )
+    truth = scene.reset(seed=scene_seed)
+    expert.reset(seed=expert_seed)
+    warm_up = int(np.random.default_rng(start_seed).integers(*WARM_UP_STEPS))
+    for _ in range(warm_up):
+        truth = scene.step_control(expert.act(truth))
+    start, start_truth = scene.get_state(), truth
+    actions = []
+    for _ in range(distance_steps):
+        actions.append(np.array(expert.act(truth), dtype=np.float64))
+        truth = scene.step_control(actions[-1])
+    return StartGoal(
+        number=index,
+        start=start,
+        start_truth=start_truth,
+        goal=scene.get_state(),
+        goal_truth=truth,
+        goal_picture=scene.render(*picture_size),
+        actions=np.stack(actions),
+    )
