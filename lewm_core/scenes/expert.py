@@ -1,9 +1,10 @@
 """A scripted expert for Push-T that makes purposeful contact.
 
 It draws a target pose for the block, walks around the block to where a push turns and moves it
-towards that pose, pushes through, and repeats. It sees the ground truth (5,) only, so it drives
-the scene in this process or through ROS topics alike. Random pushing instead would leave the
-block alone nearly always, and a world model learns nothing about a block that never moves.
+towards that pose, pushes through, and repeats; now and then it wanders. It sees the ground truth
+(5,) only, so it drives the scene in this process or through ROS topics alike. Random pushing
+instead would leave the block alone nearly always, and a world model learns nothing about a block
+that never moves.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ _STANDOFF = PUSHER_RADIUS + 0.010
 _TEMPERATURE = 0.12
 #: 1/s; the target's velocity per metre to the next way point.
 _WALK_GAIN = 9.0
+#: Of the noise on every command, standard deviation, m/s; each push draws its own up to this.
+_LARGEST_NOISE = 0.04
+#: Share of choices that are not a push but 3 to 10 steps in any direction. A planner tries such
+#: actions, so the data must show what they do.
+_WANDER_SHARE = 0.08
 #: Control steps after which a walk or a push is given up.
 _PATIENCE = 40
 
@@ -134,8 +140,11 @@ class PushTExpert:
             self._choose(state)
         if self._phase == "walk":
             velocity = self._walk(state)
-        else:
+        elif self._phase == "push":
             velocity = self._push(state)
+        else:
+            velocity = self._wander()
+        velocity = velocity + self._rng.normal(0.0, self._noise, size=2)
         largest = np.abs(velocity).max()
         if largest > SPEED_LIMIT:
             velocity = velocity * (SPEED_LIMIT / largest)
@@ -155,6 +164,12 @@ class PushTExpert:
         """Pick target pose, contact point, way there and manner of the next push."""
         rng = self._rng
         pose = state[2:]
+        self._noise = rng.uniform(0.0, _LARGEST_NOISE)
+        if rng.random() < _WANDER_SHARE:
+            self._phase = "wander"
+            self._wander_left = int(rng.integers(3, 11))
+            self._wander_velocity = rng.uniform(-SPEED_LIMIT, SPEED_LIMIT, size=2)
+            return
         if self._pushes_left == 0 or self._goal is None or self._is_near_goal(pose):
             self._goal = draw_block_pose(rng, margin=0.02)
             self._pushes_left = int(rng.integers(2, 8))
@@ -183,7 +198,6 @@ class PushTExpert:
         self._push_speed = rng.uniform(0.08, 0.15)
         self._push_length = rng.uniform(0.03, 0.13)
         self._push_error = rng.normal(0.0, 0.2)
-        self._noise = rng.uniform(0.0, 0.02)
 
     def _is_near_goal(self, pose: NDArray[np.float64]) -> bool:
         shift = np.hypot(*(pose[:2] - self._goal[:2]))
@@ -255,13 +269,18 @@ class PushTExpert:
 
     def _push(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
         done = float((state[:2] - self._push_start) @ self._direction)
-        velocity = self._direction * self._push_speed + self._rng.normal(0.0, self._noise, size=2)
         # A push that a wall stops has made no way after a second and a half.
         stuck = self._steps > 15 and done < 0.02
         length = self._push_length + _STANDOFF - PUSHER_RADIUS
         if done > length or stuck or self._steps > _PATIENCE:
             self._begin_choice()
-        return velocity
+        return self._direction * self._push_speed
+
+    def _wander(self) -> NDArray[np.float64]:
+        self._wander_left -= 1
+        if self._wander_left == 0:
+            self._begin_choice()
+        return self._wander_velocity
 
 
 def _step_off(point: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import logging
 import os
 import threading
 from types import ModuleType
@@ -44,6 +45,8 @@ def load_mujoco() -> ModuleType:
         UserError: MuJoCo is not installed, or the OpenGL library it was told to use is missing.
     """
     backend = choose_backend()
+    # PyOpenGL tells everybody at INFO level which optional parts of it are not installed.
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
