@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from lewm_core.data.contract import (
-    Contract,
-    contract_differences,
-    load_contract,
-    save_contract,
-)
+import importlib
+from typing import Any
 
-__all__ = ["Contract", "contract_differences", "load_contract", "save_contract"]
+# Imported on first use: nodes need contracts and pictures, but neither torch nor bags.
+_HOMES = {
+    "AlignedEpisode": "alignment",
+    "BagReader": "bags",
+    "BagWriter": "bags",
+    "Camera": "contract",
+    "ClipSampler": "clips",
+    "Clips": "clips",
+    "Contract": "contract",
+    "FrameCache": "cache",
+    "align_episode": "alignment",
+    "build_cache": "cache",
+    "contract_differences": "contract",
+    "find_bags": "bags",
+    "is_held_out": "split",
+    "load_contract": "contract",
+    "prepare_picture": "images",
+    "save_contract": "contract",
+    "split_episodes": "split",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

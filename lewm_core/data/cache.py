@@ -1,0 +1,319 @@
+"""The frame cache: every picture of a dataset decoded and resized once, kept as a memory map.
+
+Building reads all bags in parallel; opening what was built before takes milliseconds. Nothing in
+a cache is pickled, so that a cache from elsewhere can do no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm_core.data.bags import find_bags
+from lewm_core.data.cache_build import Piece, read_bags, survey_bags
+from lewm_core.data.contract import (
+    CONTRACT_FILE,
+    Contract,
+    contract_differences,
+    load_contract,
+)
+from lewm_core.data.locks import hold_lock
+from lewm_core.errors import BagError, ContractError, UserError
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Counts up when the files of a cache or the way they are made change.
+_FORMAT = 1
+_INDEX, _FRAMES, _TICKS = "index.json", "frames.npy", "ticks.npz"
+_ROWS_AT_ONCE = 4096
+#: Never fill a disk to the brim.
+_SPARE_BYTES = 256 * 1024**2
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EpisodeIndex:
+    """Where one episode lies in the cache.
+
+    Attributes:
+        name: Of the episode.
+        bag: Path of its bag.
+        first: Its first tick.
+        count: Number of its ticks.
+    """
+
+    name: str
+    bag: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class FrameCache:
+    """All episodes of a dataset, ticks one after the other.
+
+    Attributes:
+        folder: Where it is kept.
+        contract: Of the bags.
+        image_size: S, px.
+        episodes: In the order of the bags.
+        frames: ``(N, 3, S, S)`` uint8 memory map, RGB.
+        frame_index: ``(K,)`` int32; row of the tick's picture in ``frames``, -1 where none.
+        actions: ``(K, A)`` float32, in the contract's units; NaN where not valid.
+        action_valid: ``(K,)`` bool.
+        states: ``(K, S)`` float32; NaN where none was recorded.
+        state_names: Of the columns of ``states``.
+    """
+
+    folder: Path
+    contract: Contract
+    image_size: int
+    episodes: list[EpisodeIndex]
+    frames: np.ndarray
+    frame_index: np.ndarray
+    actions: np.ndarray
+    action_valid: np.ndarray
+    states: np.ndarray
+    state_names: list[str]
+
+    def ticks_of(self, names: Iterable[str]) -> np.ndarray:
+        """Return the ticks ``(n,)`` of some episodes, in order.
+
+        Raises:
+            BagError: There is no episode of a name.
+        """
+        wanted = set(names)
+        unknown = wanted - {episode.name for episode in self.episodes}
+        if unknown:
+            raise BagError(f"there is no episode {sorted(unknown)[0]!r} in the data")
+        parts = [
+            np.arange(episode.first, episode.first + episode.count)
+            for episode in self.episodes
+            if episode.name in wanted
+        ]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def default_cache_dir() -> Path:
+    """Return where caches are kept: ``LEWM_CACHE_DIR``, or ``lewm_ros`` in the user's cache."""
+    given = os.environ.get("LEWM_CACHE_DIR")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "lewm_ros" / "frames"
+
+
+def build_cache(
+    paths: str | Path | Iterable[str | Path],
+    contract: Contract,
+    image_size: int,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> FrameCache:
+    """Return the frame cache of some bags; build it unless the same was built before.
+
+    Args:
+        paths: Bags and folders of bags, see `find_bags`.
+        contract: Which topics; must be the one the bags were recorded with.
+        image_size: S, px.
+        cache_dir: Where caches are kept; default: `default_cache_dir`.
+        progress: Called with (done, all) bags.
+        workers: Processes; default: one per core, none extra for a handful of bags.
+
+    Raises:
+        BagError: No bags, bags without the contract's topics, damaged ones only.
+        ContractError: The bags lie in a dataset of another contract; differing keys are named.
+        ImageError: A picture cannot be decoded, or has another size than the contract says.
+        UserError: The disk has no room.
+    """
+    bags = find_bags(paths)
+    check_recorded_contracts(bags, contract)
+    folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / _key(bags, contract, image_size)
+    if not (target / _INDEX).exists():
+        # Whoever comes second waits, and finds the work done; a killed builder frees the lock.
+        with hold_lock(folder / f"{target.name}.lock"):
+            if not (target / _INDEX).exists():
+                _build(bags, contract, image_size, target, progress, workers)
+    return open_cache(target)
+
+
+def open_cache(folder: str | Path) -> FrameCache:
+    """Open a finished cache folder.
+
+    Raises:
+        BagError: It is not a cache, or one of another version.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        if index["format"] != _FORMAT:
+            raise BagError(f"{folder} is a frame cache of another version; delete it")
+        contract = Contract.from_dict(index["contract"], f"{folder / _INDEX}")
+        with np.load(folder / _TICKS, allow_pickle=False) as ticks:
+            arrays = {name: ticks[name] for name in ticks.files}
+        return FrameCache(
+            folder,
+            contract,
+            index["image_size"],
+            [EpisodeIndex(**entry) for entry in index["episodes"]],
+            np.load(folder / _FRAMES, mmap_mode="r", allow_pickle=False),
+            arrays["frame_index"],
+            arrays["actions"],
+            arrays["action_valid"],
+            arrays["states"],
+            contract.state_names,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BagError(f"{folder} is not a frame cache ({error}); delete it") from error
+
+
+def check_recorded_contracts(bags: Iterable[Path], contract: Contract) -> None:
+    """Refuse bags that lie beside a ``contract.yaml`` that differs from ``contract``.
+
+    Raises:
+        ContractError: Names the file and the differing keys.
+    """
+    for folder in dict.fromkeys(bag.parent for bag in bags):
+        recorded = folder / CONTRACT_FILE
+        if not recorded.is_file():
+            continue
+        differences = contract_differences(load_contract(recorded), contract)
+        if differences:
+            raise ContractError(
+                f"{folder} was recorded with another contract ({recorded.name} there != the one "
+                f"in use): {'; '.join(differences)}. Use the recorded contract"
+            )
+
+
+def _key(bags: list[Path], contract: Contract, image_size: int) -> str:
+    """Hash all that decides what is in the cache."""
+    values = contract.to_dict()
+    del values["name"], values["description"]
+    files = []
+    for bag in bags:
+        for file in sorted(bag.iterdir()) if bag.is_dir() else [bag]:
+            if file.is_file() and (file == bag or file.suffix in {".mcap", ".db3", ".zstd"}):
+                status = file.stat()
+                files.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
+    text = json.dumps([_FORMAT, image_size, values, files], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:24]
+
+
+def _build(
+    bags: list[Path],
+    contract: Contract,
+    image_size: int,
+    target: Path,
+    progress: Progress | None,
+    workers: int | None,
+) -> None:
+    """Build in a folder beside ``target`` and rename it: a cache is there in full or not at all."""
+    for stale in target.parent.glob(f".{target.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    survey = survey_bags(bags, contract)
+    rows = sum(entry.pictures for entry in survey)
+    _check_room(target.parent, rows * 3 * image_size * image_size)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        frames = np.lib.format.open_memmap(
+            scratch / _FRAMES, "w+", np.uint8, (rows, 3, image_size, image_size)
+        )
+        del frames
+        pieces = read_bags(survey, contract, image_size, scratch / _FRAMES, progress, workers)
+        used = _close_ranks(scratch / _FRAMES, pieces)
+        _write_ticks(scratch, pieces)
+        _write_index(scratch, pieces, contract, image_size)
+        try:
+            scratch.rename(target)
+        except OSError:
+            # On file systems without locks two may build; the first one wins.
+            if not (target / _INDEX).exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    _LOGGER.info("%d pictures of %d bags are cached in %s", used, len(survey), target)
+
+
+def _close_ranks(path: Path, pieces: list[Piece]) -> int:
+    """Move the rows that are used to the front, cut the file, and renumber the pieces' frames.
+
+    A camera faster than the control rate has more pictures than ticks, and how many are used is
+    known only after a bag was read. Returns the number of rows used.
+    """
+    frames = np.load(path, mmap_mode="r+", allow_pickle=False)
+    size = frames.shape[1:]
+    offset = frames.offset
+    row_bytes = int(np.prod(size))
+    used = 0
+    for piece in pieces:
+        count = piece.used
+        if count and piece.row != used:
+            # Towards the front and in order, so that nothing is overwritten before it has moved.
+            for begin in range(0, count, _ROWS_AT_ONCE):
+                end = min(begin + _ROWS_AT_ONCE, count)
+                frames[used + begin : used + end] = frames[piece.row + begin : piece.row + end]
+        piece.renumber(used)
+        used += count
+    total = frames.shape[0]
+    frames.flush()
+    del frames
+    if used < total:
+        header = np.lib.format.header_data_from_array_1_0(np.zeros((0, *size), np.uint8))
+        header["shape"] = (used, *size)
+        with path.open("r+b") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            if stream.tell() != offset:
+                raise UserError(f"{path}: numpy changed its file header; report this")
+            stream.truncate(offset + used * row_bytes)
+    return used
+
+
+def _write_ticks(folder: Path, pieces: list[Piece]) -> None:
+    episodes = [episode for piece in pieces for episode in piece.episodes]
+    np.savez(
+        folder / _TICKS,
+        frame_index=np.concatenate([episode.frame_index for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        action_valid=np.concatenate([episode.action_valid for episode in episodes]),
+        states=np.concatenate([episode.states for episode in episodes]),
+    )
+
+
+def _write_index(folder: Path, pieces: list[Piece], contract: Contract, image_size: int) -> None:
+    first = 0
+    episodes: list[dict[str, Any]] = []
+    for piece in pieces:
+        for episode in piece.episodes:
+            count = episode.number_of_ticks
+            episodes.append(asdict(EpisodeIndex(episode.name, episode.path, first, count)))
+            first += count
+    index = {
+        "format": _FORMAT,
+        "image_size": image_size,
+        "contract": contract.to_dict(),
+        "episodes": episodes,
+    }
+    (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE_BYTES > free:
+        raise UserError(
+            f"{folder} has {free / 1024**3:.1f} GiB free, the frame cache needs "
+            f"{needed / 1024**3:.1f} GiB; make room, or set LEWM_CACHE_DIR to a larger disk"
+        )

@@ -1,0 +1,225 @@
+"""Reads bags into the frame cache: aligned, decoded, resized; in several processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lewm_core.data.alignment import AlignedEpisode, EpisodeStreams, align_streams, read_streams
+from lewm_core.data.bags import BagReader, DamagedBagError, RawMessage
+from lewm_core.data.contract import Contract
+from lewm_core.data.images import decode_message, prepare_picture
+from lewm_core.errors import BagError, ImageError
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Up to here a bag's picture messages stay in memory between aligning and decoding.
+_KEEP_BYTES = 128 * 1024**2
+#: Starting a process costs about as much as reading this many bags of 50 pictures.
+_BAGS_PER_WORKER = 12
+
+
+@dataclass(frozen=True)
+class SurveyedBag:
+    """A bag that will be read.
+
+    Attributes:
+        path: Of the bag.
+        pictures: How many pictures it has.
+        row: First row of the frames that is set aside for it.
+    """
+
+    path: Path
+    pictures: int
+    row: int
+
+
+@dataclass
+class Piece:
+    """What became of one bag.
+
+    Attributes:
+        row: First row of the frames it was written to.
+        used: How many rows it used.
+        episodes: Aligned; their ``frame_index`` counts from ``row``.
+    """
+
+    row: int
+    used: int
+    episodes: list[AlignedEpisode]
+
+    def renumber(self, row: int) -> None:
+        """Let ``frame_index`` count from the first row of all: the bag's frames are at ``row``."""
+        self.row = row
+        for episode in self.episodes:
+            index = episode.frame_index
+            episode.frame_index = np.where(index >= 0, index + row, -1).astype(np.int32)
+
+
+def survey_bags(bags: Sequence[Path], contract: Contract) -> list[SurveyedBag]:
+    """Open all bags, check them against the contract, and count their pictures.
+
+    A damaged bag among good ones (a recorder was killed) is left out with a warning.
+
+    Raises:
+        BagError: A bag lacks the contract's topics, or no bag can be read.
+    """
+    survey: list[SurveyedBag] = []
+    damaged: list[DamagedBagError] = []
+    row = 0
+    for bag in bags:
+        try:
+            with BagReader(bag) as reader:
+                reader.require(contract)
+                pictures = reader.message_counts[contract.camera.topic]
+        except DamagedBagError as error:
+            damaged.append(error)
+            continue
+        survey.append(SurveyedBag(bag, pictures, row))
+        row += pictures
+    if not survey:
+        raise damaged[0]
+    for error in damaged:
+        _LOGGER.warning("left out: %s", error)
+    return survey
+
+
+def read_bags(
+    survey: Sequence[SurveyedBag],
+    contract: Contract,
+    image_size: int,
+    frames_path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> list[Piece]:
+    """Read bags into an ``.npy`` file that is there already.
+
+    Args:
+        survey: The bags and the rows set aside for them.
+        contract: Which topics.
+        image_size: S, px.
+        frames_path: ``(N, 3, S, S)`` uint8.
+        progress: Called with (done, all) bags.
+        workers: Processes; default: one per core, none extra for a handful of bags.
+
+    Returns:
+        One piece per bag, in the order of ``survey``.
+
+    Raises:
+        BagError: A bag cannot be aligned.
+        ImageError: A picture cannot be decoded, or has another size than the contract says.
+    """
+    if workers is None:
+        workers = min(len(os.sched_getaffinity(0)), len(survey) // _BAGS_PER_WORKER)
+    pieces: dict[int, Piece] = {}
+    for number, piece in (
+        _read_here(survey, contract, image_size, frames_path)
+        if workers < 2
+        else _read_in_processes(survey, contract, image_size, frames_path, workers)
+    ):
+        pieces[number] = piece
+        if progress is not None:
+            progress(len(pieces), len(survey))
+    return [pieces[number] for number in range(len(survey))]
+
+
+def _read_here(
+    survey: Sequence[SurveyedBag], contract: Contract, image_size: int, frames_path: Path
+) -> Iterator[tuple[int, Piece]]:
+    for number, entry in enumerate(survey):
+        yield number, read_bag(entry, contract, image_size, frames_path)
+
+
+def _read_in_processes(
+    survey: Sequence[SurveyedBag],
+    contract: Contract,
+    image_size: int,
+    frames_path: Path,
+    workers: int,
+) -> Iterator[tuple[int, Piece]]:
+    # Not forked: the caller may have threads (torch, OpenCV) whose locks a fork would copy.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
+        waiting = {
+            pool.submit(read_bag, entry, contract, image_size, frames_path): number
+            for number, entry in enumerate(survey)
+        }
+        try:
+            for future in as_completed(waiting):
+                yield waiting.pop(future), future.result()
+        except BaseException:
+            # One bad bag, or SIGINT: do not read the thousands behind it first.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _quiet_worker() -> None:
+    cv2.setNumThreads(1)
+
+
+def read_bag(
+    entry: SurveyedBag, contract: Contract, image_size: int, frames_path: Path
+) -> Piece:
+    """Align one bag, and decode the pictures that are used into their rows.
+
+    Raises:
+        BagError: The bag cannot be aligned.
+        ImageError: A picture cannot be decoded, or has another size than the contract says.
+    """
+    with BagReader(entry.path) as reader:
+        streams = read_streams(reader, contract, _KEEP_BYTES)
+        episodes = align_streams(streams, contract)
+        numbers = np.concatenate([episode.frame_index for episode in episodes])
+        wanted = np.unique(numbers[numbers >= 0])
+        frames = np.load(frames_path, mmap_mode="r+", allow_pickle=False)
+        row = entry.row
+        for message in _messages(reader, streams, contract.camera.topic, wanted):
+            frames[row] = _picture(reader, message, contract, image_size)
+            row += 1
+    row_of = np.full(len(streams.picture_stamps_ns) + 1, -1, dtype=np.int32)
+    row_of[wanted] = np.arange(len(wanted), dtype=np.int32)
+    for episode in episodes:
+        # -1, no picture, reads the last entry, which is -1.
+        episode.frame_index = row_of[episode.frame_index]
+    return Piece(entry.row, len(wanted), episodes)
+
+
+def _messages(
+    reader: BagReader, streams: EpisodeStreams, topic: str, wanted: np.ndarray
+) -> Iterator[RawMessage]:
+    """Yield the picture messages whose numbers are wanted; from memory where they were kept."""
+    if streams.pictures is not None:
+        yield from (streams.pictures[number] for number in wanted)
+        return
+    chosen = set(wanted.tolist())
+    for number, message in enumerate(reader.raw([topic])):
+        if number in chosen:
+            yield message
+
+
+def _picture(
+    reader: BagReader, message: RawMessage, contract: Contract, image_size: int
+) -> np.ndarray:
+    """Return one picture as the model sees it, ``(3, S, S)`` uint8."""
+    camera = contract.camera
+    try:
+        picture = decode_message(reader.decode(message.type_name, message.data))
+        height, width = picture.shape[:2]
+        if (width, height) != camera.size:
+            raise ImageError(
+                f"pictures are {width} x {height} px, the contract's camera {camera.name!r} says "
+                f"{camera.size[0]} x {camera.size[1]}; mend size (and crop) in the contract"
+            )
+        return prepare_picture(picture, camera.crop, image_size)
+    except ImageError as error:
+        raise ImageError(f"{reader.path}: {camera.topic}: {error}") from error
+    except BagError as error:
+        raise BagError(f"{error} ({camera.topic})") from error
