@@ -21,7 +21,7 @@ with ros_imports("lewm_ros.expert"):
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
-    from lewm_ros.codecs import stamp_to_ns
+    from lewm_ros.codecs import ns_to_stamp, stamp_to_ns
     from lewm_ros.msg import EpisodeEvent
     from lewm_ros.planner_messages import CommandWriter, message_class
     from lewm_ros.srv import ResetScene
@@ -30,9 +30,10 @@ with ros_imports("lewm_ros.expert"):
 class ExpertNode(Node):
     """Node ``expert``: drives a scene by its scripted expert, through topics only.
 
-    For each episode: asks the recorder to start (``recorder``, unless empty), resets the scene
-    with a seed of its own, answers each state message by one command stamped with the state's
-    time, and asks the recorder to stop. Ends when the episodes are done.
+    For each episode: asks the recorder to start (if there is one that does not follow events),
+    resets the scene with a seed of its own, answers each state message by one command stamped
+    with the state's time, announces the end on ``/episode``, and asks the recorder to stop. Ends
+    when the episodes are done.
 
     example: python -m lewm_ros.expert --ros-args -p episodes:=100 -p recorder:=record_dataset
     """
@@ -57,6 +58,7 @@ class ExpertNode(Node):
         self._newest: tuple[int, np.ndarray] | None = None
         self._begins: dict[str, int] = {}
         self._since_ns: int | None = None
+        self._ended_ns = 0
         self._sent = 0
         self._episode_done = threading.Event()
         self._closing = threading.Event()
@@ -68,8 +70,10 @@ class ExpertNode(Node):
             message_class(state.message), state.topic, self._on_state, qos.STATE
         )
         self.create_subscription(EpisodeEvent, "/episode", self._on_event, qos.EPISODE)
+        self._events = self.create_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
         self._reset = self.create_client(ResetScene, f"/{self._settings['scene_node']}/reset")
         recorder = self._settings["recorder"]
+        self._by_service = bool(recorder) and self._settings["recorder_services"]
         self._recorder_start = self.create_client(Trigger, f"/{recorder or 'none'}/start_episode")
         self._recorder_stop = self.create_client(Trigger, f"/{recorder or 'none'}/stop_episode")
         self._thread = threading.Thread(target=self._drive, name="episodes", daemon=True)
@@ -103,6 +107,7 @@ class ExpertNode(Node):
         if self._sent == self._settings["steps"]:
             # The state after the last command is part of the episode.
             self._since_ns = None
+            self._ended_ns = stamp_ns
             self._episode_done.set()
             return
         self._commands.publish(self._writer.write(self._expert.act(truth), stamp_ns))
@@ -131,7 +136,7 @@ class ExpertNode(Node):
 
     def _drive_episode(self, number: int) -> None:
         seed = self._settings["seed"] + number
-        if self._settings["recorder"]:
+        if self._by_service:
             self._trigger(self._recorder_start)
         name = f"{self._settings['episode_prefix']}{seed:06d}"
         reply = self._call(self._reset, ResetScene.Request(seed=seed, episode=name))
@@ -152,7 +157,10 @@ class ExpertNode(Node):
             )
         if self._closing.is_set():
             return
-        if self._settings["recorder"]:
+        event = EpisodeEvent(event=EpisodeEvent.END, episode=reply.episode, seed=seed)
+        event.header.stamp = ns_to_stamp(self._ended_ns)
+        self._events.publish(event)
+        if self._by_service:
             self._trigger(self._recorder_stop)
         self.get_logger().debug(f"episode {reply.episode} is done")
 
@@ -167,7 +175,7 @@ class ExpertNode(Node):
         listeners = 1
         if recorder:
             listeners = 2
-            self._wait(self._recorder_start.service_is_ready, "the recorder's services")
+            self._wait(self._recorder_start.service_is_ready, f"{recorder}'s services")
             for topic in self._contract.topics():
                 self._wait(lambda topic=topic: self._listens(recorder, topic),
                            f"{recorder} to subscribe {topic}")  # fmt: skip
@@ -225,8 +233,9 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         ("steps", 250, "Control steps of each.", {"minimum": 1}),
         ("seed", 0, "Of the first episode; the next ones count up.", {"minimum": 0}),
         ("episode_prefix", "expert_", "Episodes are called this and their seed.", {}),
-        ("recorder", "", "Name of a recorder node whose services begin and end each episode; "
-         "empty: none, or one that follows events.", {}),
+        ("recorder", "", "Name of a recorder node to wait for; empty: none.", {}),
+        ("recorder_services", True, "Begin and end each episode by the recorder's services; "
+         "false: it follows events.", {}),
         ("scene_node", "scene", "Name of the scene's node.", {}),
         ("partner_timeout", 30.0, "s to wait for scene and recorder.", {"minimum": 0.1}),
         ("episode_timeout", 600.0, "s of real time for one episode.", {"minimum": 0.1}),

@@ -43,8 +43,11 @@ COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)
 #: Ground truth and joint states.
 STATE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
 
-#: Episode events: a node that joins late learns which episode is on.
-EPISODE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
+#: Episode events: a node that joins late learns which episode is on, and nothing older.
+EPISODE_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
+
+#: Of these, a subscriber keeps many: an end and the next start come in one breath.
+EPISODE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 100)
 
 #: A node's own report (``~/status``): a late joiner gets the newest one.
 STATUS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)

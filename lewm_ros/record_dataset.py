@@ -68,6 +68,8 @@ class RecordDatasetNode(Node):
         log_parameters(self)
         self._episode: EpisodeFile | None = None
         self._since_ns: int | None = None
+        self._announced = ""
+        self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
         self._complaint = ""
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
@@ -110,9 +112,9 @@ class RecordDatasetNode(Node):
         """Return the message with its header's stamp (or its receive time) and receive time."""
         stamp_ns = tap.stamp_ns(data)
         receive_ns = self.get_clock().now().nanoseconds
-        if receive_ns == 0 and stamp_ns is not None:
-            # use_sim_time, and no /clock yet: the sender knew the time.
-            receive_ns = stamp_ns
+        if self._simulated and stamp_ns is not None:
+            # /clock may come later than what was stamped by it.
+            receive_ns = max(receive_ns, stamp_ns)
         return tap, receive_ns if stamp_ns is None else stamp_ns, receive_ns, data
 
     def _drain(self) -> list[_Stamped]:
@@ -159,6 +161,7 @@ class RecordDatasetNode(Node):
     def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         name = self._end("service")
         response.success = name is not None
+        self._announced = ""
         response.message = name or "no episode is on: call start_episode first"
         return response
 
@@ -166,13 +169,15 @@ class RecordDatasetNode(Node):
         stamp_ns = stamp_to_ns(event.header.stamp)
         begins = event.event == EpisodeEvent.START
         if begins:
-            self._end("next episode")
+            self._end("next episode", until_ns=stamp_ns - 1)
             try:
                 self._begin("event", event.episode, stamp_ns)
             except (UserError, OSError) as error:
                 self._complain(str(error))
                 return
-        if self._episode is None:
+            self._announced = event.episode
+        if self._episode is None or event.episode != self._announced:
+            # Ended already, by its teleoperation node or expert, or not ours.
             return
         self._episode.events.append(
             {

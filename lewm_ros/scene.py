@@ -144,7 +144,9 @@ class SceneNode(Node):
             if parameters["publish_clock"]
             else None
         )
-        self._episode_publisher = self.create_publisher(EpisodeEvent, "/episode", qos.EPISODE)
+        self._episode_publisher = self.create_publisher(
+            EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER
+        )
 
     def _on_command(self, message: Any) -> None:
         now_ns = self._loop.time_ns

@@ -5,7 +5,7 @@ it. Other threads hand in commands (`CommandInbox`) and resets (`SceneLoop.reset
 
 One control tick at simulated time t:
 
-    state and picture of time t are published, then the clock t
+    picture (if due) and state of time t are published, then the clock t
     lock step: time stands still until a command stamped >= t is there
     control_period / physics_period physics steps; between them the clock, and pictures when due
 """
@@ -234,6 +234,7 @@ class SceneLoop:
                 self._ready.set()
                 while not self._stop.is_set():
                     self._tick()
+                self._output.episode(self._time_ns, False, self._episode, self._seed)
             finally:
                 self._physics.close()
         except Exception as error:
@@ -287,8 +288,9 @@ class SceneLoop:
         if not self._requests.empty():
             self._begin(self._requests.get())
         now = self._time_ns
-        output.state(now, self._physics.ground_truth())
+        # In this order, so that whoever acts on the state or the clock finds the picture there.
         self._picture_if_due()
+        output.state(now, self._physics.ground_truth())
         output.clock(now)
         commanded = True
         if timing.lock_step:
