@@ -113,8 +113,10 @@ def build(build_folder: Path, stage: Path, *, interfaces_only: bool) -> Path:
         f"-DPython3_EXECUTABLE={sys.executable}",
         f"-DPYTHON_INSTALL_DIR={site_packages}",
         f"-DLEWM_INTERFACES_ONLY={'ON' if interfaces_only else 'OFF'}",
-        "-DLEWM_SHEBANG=/usr/bin/env python3",
     ]
+    if not interfaces_only:
+        # A wheel may be installed beside another interpreter than the one that built it.
+        configure.append("-DLEWM_SHEBANG=/usr/bin/env python3")
     jobs = str(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
     environment = build_environment()
     for command in (
@@ -166,8 +168,11 @@ def main() -> int:
     prefix = arguments.prefix.absolute()
     build_folder = (arguments.build or prefix / "lewm-build").absolute()
     if not generators_found():
-        print("the ROS interface generators are missing: source a ROS 2 installation, or "
-              "install scripts/ros-jazzy.txt", file=sys.stderr)
+        print(
+            "the ROS interface generators are missing: source a ROS 2 installation, or "
+            "install scripts/ros-jazzy.txt",
+            file=sys.stderr,
+        )
         return 1
     try:
         package = build(build_folder, build_folder / "stage", interfaces_only=True)
