@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -37,10 +37,13 @@ __all__ = [
     "RawMessage",
     "find_bags",
     "make_qos",
+    "peek_bag",
+    "require_topics",
 ]
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = (".mcap", ".db3")
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DamagedBagError(BagError):
@@ -132,6 +135,82 @@ def _storage_files(folder: Path) -> list[Path]:
             int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)
         ],
     )
+
+
+def require_topics(
+    path: Path, topics: Mapping[str, str], counts: Mapping[str, int], contract: Contract
+) -> None:
+    """Check that a bag has the contract's topics, with the contract's types.
+
+    State topics may be missing: only probes read them.
+
+    Args:
+        path: Of the bag, for the message.
+        topics: Message type of every topic.
+        counts: Number of messages of every topic.
+        contract: What is needed.
+
+    Raises:
+        BagError: Names the missing topics and those that are there.
+    """
+    needed = [contract.camera.topic, contract.action.topic]
+    missing = [topic for topic in needed if not counts.get(topic)]
+    if missing:
+        there = ", ".join(f"{topic} ({count})" for topic, count in counts.items())
+        raise BagError(
+            f"{path}: no messages on {', '.join(missing)}, which contract {contract.name!r} names; "
+            f"the bag has {there or 'no topics'}. Record these topics, or mend the contract"
+        )
+    for topic, type_name in contract.topic_types().items():
+        found = topics.get(topic, type_name)
+        if found != type_name:
+            raise BagError(
+                f"{path}: {topic} is {found} in the bag, but contract {contract.name!r} says "
+                f"{type_name}; mend the contract"
+            )
+
+
+def peek_bag(path: str | Path) -> tuple[dict[str, str], dict[str, int]]:
+    """Return message types and message counts by topic, from ``metadata.yaml`` where it is.
+
+    Opening a bag costs 5 ms, this 0.3 ms; a dataset has thousands. What it says is checked when
+    the bag is read.
+
+    Raises:
+        BagError: As `BagReader`.
+    """
+    information = _metadata(Path(path))
+    if information is not None:
+        try:
+            entries = information["topics_with_message_count"]
+            topics = {
+                entry["topic_metadata"]["name"]: entry["topic_metadata"]["type"]
+                for entry in entries
+            }
+            counts = dict.fromkeys(topics, 0)
+            for entry in entries:
+                counts[entry["topic_metadata"]["name"]] += int(entry["message_count"])
+            return topics, counts
+        except (KeyError, TypeError, ValueError):
+            _LOGGER.info("%s: metadata.yaml says nothing about topics", path)
+    with BagReader(path) as reader:
+        return reader.topics, reader.message_counts
+
+
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """Return what a bag folder's ``metadata.yaml`` says; None if there is none, or a broken one."""
+    file = path / "metadata.yaml"
+    if not path.is_dir() or not file.is_file():
+        return None
+    try:
+        loaded = yaml.load(file.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+        information = loaded["rosbag2_bagfile_information"]
+        if not isinstance(information["relative_file_paths"], list):
+            raise TypeError("relative_file_paths is not a list")
+        return information
+    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
+        _LOGGER.warning("%s cannot be read; the files beside it are", file)
+        return None
 
 
 class BagReader:
@@ -243,29 +322,8 @@ class BagReader:
         return seconds * 1_000_000_000 + nanoseconds
 
     def require(self, contract: Contract) -> None:
-        """Check that the bag has the contract's topics, with the contract's types.
-
-        State topics may be missing: only probes read them.
-
-        Raises:
-            BagError: Names the missing topics and those that are there.
-        """
-        needed = [contract.camera.topic, contract.action.topic]
-        missing = [topic for topic in needed if not self.message_counts.get(topic)]
-        if missing:
-            there = ", ".join(f"{topic} ({count})" for topic, count in self.message_counts.items())
-            raise BagError(
-                f"{self.path}: no messages on {', '.join(missing)}, which contract "
-                f"{contract.name!r} names; the bag has {there or 'no topics'}. "
-                "Record these topics, or mend the contract"
-            )
-        for topic, type_name in contract.topic_types().items():
-            found = self.topics.get(topic, type_name)
-            if found != type_name:
-                raise BagError(
-                    f"{self.path}: {topic} is {found} in the bag, but contract "
-                    f"{contract.name!r} says {type_name}; mend the contract"
-                )
+        """Check that the bag has the contract's topics, see `require_topics`."""
+        require_topics(self.path, self.topics, self.message_counts, contract)
 
     def close(self) -> None:
         """Close the files."""
@@ -289,22 +347,16 @@ class BagReader:
         """Return what to open, one after the other: the storage files, or the whole folder."""
         if self.path.is_file():
             return [self.path]
-        metadata = self.path / "metadata.yaml"
-        if metadata.is_file():
-            try:
-                loaded = yaml.load(metadata.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
-                information = loaded["rosbag2_bagfile_information"]
-                mode = str(information.get("compression_mode") or "none").lower()
-                files = [self.path / Path(name).name for name in information["relative_file_paths"]]
-            except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
-                _LOGGER.warning("%s cannot be read; the files beside it are", metadata)
-            else:
-                if mode != "none":
-                    return [self.path]
-                absent = [file.name for file in files if not file.exists()]
-                if absent:
-                    raise BagError(f"{self.path}: {absent[0]} is missing, metadata.yaml names it")
-                return files
+        information = _metadata(self.path)
+        if information is not None:
+            if str(information.get("compression_mode") or "none").lower() != "none":
+                return [self.path]
+            names = [Path(str(name)).name for name in information["relative_file_paths"]]
+            files = [self.path / name for name in names]
+            absent = [file.name for file in files if not file.exists()]
+            if absent:
+                raise BagError(f"{self.path}: {absent[0]} is missing, metadata.yaml names it")
+            return files
         files = _storage_files(self.path)
         if not files:
             raise BagError(f"{self.path} is no bag: no metadata.yaml, no .mcap and no .db3 file")
@@ -349,9 +401,6 @@ class BagReader:
                 if text:
                     definitions[type_name] = (type_name, kind, text)
         return types, counts, tuple(definitions.values())
-
-
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _channels(part: Reader | SalvagedMcap) -> Iterator[tuple[str, str, str, str, int]]:

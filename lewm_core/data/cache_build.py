@@ -14,7 +14,13 @@ import cv2
 import numpy as np
 
 from lewm_core.data.alignment import AlignedEpisode, EpisodeStreams, align_streams, read_streams
-from lewm_core.data.bags import BagReader, DamagedBagError, RawMessage
+from lewm_core.data.bags import (
+    BagReader,
+    DamagedBagError,
+    RawMessage,
+    peek_bag,
+    require_topics,
+)
 from lewm_core.data.contract import Contract
 from lewm_core.data.images import decode_message, prepare_picture
 from lewm_core.errors import BagError, ImageError
@@ -65,7 +71,7 @@ class Piece:
 
 
 def survey_bags(bags: Sequence[Path], contract: Contract) -> list[SurveyedBag]:
-    """Open all bags, check them against the contract, and count their pictures.
+    """Check all bags against the contract before any is read, and count their pictures.
 
     A damaged bag among good ones (a recorder was killed) is left out with a warning.
 
@@ -77,12 +83,12 @@ def survey_bags(bags: Sequence[Path], contract: Contract) -> list[SurveyedBag]:
     row = 0
     for bag in bags:
         try:
-            with BagReader(bag) as reader:
-                reader.require(contract)
-                pictures = reader.message_counts[contract.camera.topic]
+            topics, counts = peek_bag(bag)
         except DamagedBagError as error:
             damaged.append(error)
             continue
+        require_topics(bag, topics, counts, contract)
+        pictures = counts[contract.camera.topic]
         survey.append(SurveyedBag(bag, pictures, row))
         row += pictures
     if not survey:
@@ -111,7 +117,7 @@ def read_bags(
         workers: Processes; default: one per core, none extra for a handful of bags.
 
     Returns:
-        One piece per bag, in the order of ``survey``.
+        One piece per bag that can be read, in the order of ``survey``.
 
     Raises:
         BagError: A bag cannot be aligned.
@@ -120,22 +126,29 @@ def read_bags(
     if workers is None:
         workers = min(len(os.sched_getaffinity(0)), len(survey) // _BAGS_PER_WORKER)
     pieces: dict[int, Piece] = {}
+    damaged: list[DamagedBagError] = []
     for number, piece in (
         _read_here(survey, contract, image_size, frames_path)
         if workers < 2
         else _read_in_processes(survey, contract, image_size, frames_path, workers)
     ):
-        pieces[number] = piece
+        if isinstance(piece, DamagedBagError):
+            damaged.append(piece)
+            _LOGGER.warning("left out: %s", piece)
+        else:
+            pieces[number] = piece
         if progress is not None:
-            progress(len(pieces), len(survey))
-    return [pieces[number] for number in range(len(survey))]
+            progress(len(pieces) + len(damaged), len(survey))
+    if not pieces:
+        raise damaged[0]
+    return [pieces[number] for number in sorted(pieces)]
 
 
 def _read_here(
     survey: Sequence[SurveyedBag], contract: Contract, image_size: int, frames_path: Path
-) -> Iterator[tuple[int, Piece]]:
+) -> Iterator[tuple[int, Piece | DamagedBagError]]:
     for number, entry in enumerate(survey):
-        yield number, read_bag(entry, contract, image_size, frames_path)
+        yield number, _read_or_leave_out(entry, contract, image_size, frames_path)
 
 
 def _read_in_processes(
@@ -144,12 +157,12 @@ def _read_in_processes(
     image_size: int,
     frames_path: Path,
     workers: int,
-) -> Iterator[tuple[int, Piece]]:
+) -> Iterator[tuple[int, Piece | DamagedBagError]]:
     # Not forked: the caller may have threads (torch, OpenCV) whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
         waiting = {
-            pool.submit(read_bag, entry, contract, image_size, frames_path): number
+            pool.submit(_read_or_leave_out, entry, contract, image_size, frames_path): number
             for number, entry in enumerate(survey)
         }
         try:
@@ -159,6 +172,16 @@ def _read_in_processes(
             # One bad bag, or SIGINT: do not read the thousands behind it first.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _read_or_leave_out(
+    entry: SurveyedBag, contract: Contract, image_size: int, frames_path: Path
+) -> Piece | DamagedBagError:
+    """Read a bag; a damaged one is handed back as the error that says so."""
+    try:
+        return read_bag(entry, contract, image_size, frames_path)
+    except DamagedBagError as error:
+        return error
 
 
 def _quiet_worker() -> None:
@@ -179,6 +202,11 @@ def read_bag(
         episodes = align_streams(streams, contract)
         numbers = np.concatenate([episode.frame_index for episode in episodes])
         wanted = np.unique(numbers[numbers >= 0])
+        if len(wanted) > entry.pictures:
+            raise BagError(
+                f"{entry.path}: metadata.yaml tells of {entry.pictures} pictures, but there are "
+                "more; delete that file, the bag is read without it"
+            )
         frames = np.load(frames_path, mmap_mode="r+", allow_pickle=False)
         row = entry.row
         for message in _messages(reader, streams, contract.camera.topic, wanted):
