@@ -39,6 +39,7 @@ __all__ = [
     "ReplayActions",
     "StartGoal",
     "goals_from_expert",
+    "judge",
     "run_goal",
     "summarise",
     "wilson_interval",
@@ -117,22 +118,53 @@ def run_goal(
             on_step(step, picture)
         truth = scene.step_control(policy.act(step * period_ns, picture))
         outcomes.append(outcome(truth, start_goal.goal_truth))
-    successes = [result.success for result in outcomes]
-    after = outcomes[-1]
+    return judge(
+        policy.name,
+        start_goal.number,
+        [before, *outcomes],
+        plan_times_s=policy.plan_times_s,
+        plans_failed=policy.plans_failed,
+    )
+
+
+def judge(
+    policy: str,
+    number: int,
+    outcomes: Sequence[PushTOutcome],
+    *,
+    plan_times_s: Sequence[float] = (),
+    plans_failed: int = 0,
+) -> GoalResult:
+    """Sum up one run, wherever it took place.
+
+    Args:
+        policy: Its name.
+        number: Of the goal.
+        outcomes: At the start, then after every control step.
+        plan_times_s: Of every plan made.
+        plans_failed: Plans that could not be made.
+
+    Raises:
+        UserError: There is no step.
+    """
+    if len(outcomes) < 2:
+        raise UserError(f"goal {number}: the scene reported no step; nothing can be judged")
+    before, after = outcomes[0], outcomes[-1]
+    successes = [outcome.success for outcome in outcomes[1:]]
     return GoalResult(
-        policy=policy.name,
-        number=start_goal.number,
+        policy=policy,
+        number=number,
         success_any=any(successes),
         success_end=after.success,
-        block_success_any=any(result.block_success for result in outcomes),
+        block_success_any=any(outcome.block_success for outcome in outcomes[1:]),
         block_success_end=after.block_success,
         first_success_step=successes.index(True) + 1 if any(successes) else None,
         position_error_before=before.joint_distance,
         position_error_after=after.joint_distance,
         angle_error_before=before.angle_distance,
         angle_error_after=after.angle_distance,
-        plan_times_s=tuple(policy.plan_times_s),
-        plans_failed=policy.plans_failed,
+        plan_times_s=tuple(plan_times_s),
+        plans_failed=plans_failed,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import logging
 import os
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -19,8 +21,8 @@ from lewm_core.errors import UserError
 LARGEST_PICTURE = 1024
 
 _MISSING_OPENGL = (
-    "MuJoCo cannot open {backend} for off-screen rendering ({reason}); install the system "
-    "packages libegl1 libgl1 libgles2 (Debian, Ubuntu) and keep MUJOCO_GL=egl"
+    "MuJoCo cannot render off screen with MUJOCO_GL={backend} ({reason}); install the system "
+    "packages libegl1 libgl1 libgles2 (Debian, Ubuntu) and set MUJOCO_GL=egl"
 )
 
 
@@ -44,20 +46,25 @@ def load_mujoco() -> ModuleType:
     Raises:
         UserError: MuJoCo is not installed, or the OpenGL library it was told to use is missing.
     """
-    backend = choose_backend()
+    choose_backend()
     # PyOpenGL tells everybody at INFO level which optional parts of it are not installed.
     logging.getLogger("OpenGL").setLevel(logging.WARNING)
     try:
         return importlib.import_module("mujoco")
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
-            raise UserError(_MISSING_OPENGL.format(backend=backend, reason=error)) from error
+            raise _missing(error) from error
         raise UserError(
             "the scenes need MuJoCo, which is not installed; pip install mujoco"
         ) from error
     # PyOpenGL reports a missing libEGL as an AttributeError of None, others as ImportError.
     except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        raise UserError(_MISSING_OPENGL.format(backend=backend, reason=error)) from error
+        raise _missing(error) from error
+
+
+def _missing(reason: object) -> UserError:
+    backend = os.environ.get("MUJOCO_GL") or "<unset>"
+    return UserError(_MISSING_OPENGL.format(backend=backend, reason=reason))
 
 
 # An OpenGL context belongs to a thread; all models drawn in that thread share it, because freeing
@@ -75,21 +82,32 @@ def _make_current(mujoco: ModuleType) -> None:
     """Make the calling thread's OpenGL context current, creating it at the first call."""
     context = getattr(_thread, "context", None)
     if context is None:
+        _load_triton()
         context_class = getattr(mujoco, "GLContext", None)
-        backend = os.environ.get("MUJOCO_GL") or "OpenGL"
         if context_class is None:
-            raise UserError(_MISSING_OPENGL.format(backend=backend, reason="no such library"))
+            raise _missing("no such library")
         try:
             context = context_class(LARGEST_PICTURE, LARGEST_PICTURE)
         # PyOpenGL's errors derive from Exception only, and every backend has its own.
         except Exception as error:
-            raise UserError(_MISSING_OPENGL.format(backend=backend, reason=error)) from error
+            raise _missing(error) from error
         _thread.context = context
         if not _contexts:
             # Registered after MuJoCo's own exit handler ends the display, so it runs before it.
             atexit.register(_free_contexts)
         _contexts.append(context)
     context.make_current()
+
+
+def _load_triton() -> None:
+    """Load triton, if torch is there and has it, before Mesa's OpenGL is.
+
+    Both carry LLVM. In a process that imported torch, triton crashes when it is loaded after
+    Mesa's software renderer, and torch loads it at odd moments (a first optimiser step, say);
+    the other way round both work (torch 2.15, triton of the same wheel, Mesa 22.3).
+    """
+    if "torch" in sys.modules and importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton._C.libtriton")
 
 
 class _Target:
@@ -142,7 +160,7 @@ class PictureRenderer:
         _make_current(mujoco)
         target = getattr(self._local, "target", None)
         if target is None:
-            target = self._local.target = _Target(mujoco, self._model)
+            target = self._local.target = self._make_target()
         context = target.context
         if width > context.offWidth or height > context.offHeight:
             mujoco.mjr_resizeOffscreen(
@@ -165,6 +183,13 @@ class PictureRenderer:
         mujoco.mjr_readPixels(picture, None, viewport, context)
         # OpenGL's first row is the lowest.
         return np.ascontiguousarray(picture[::-1])
+
+    def _make_target(self) -> _Target:
+        try:
+            return _Target(self._mujoco, self._model)
+        # GLFW without a display makes no context and says nothing until here.
+        except self._mujoco.FatalError as error:
+            raise _missing(error) from error
 
     def close(self) -> None:
         """Free the calling thread's buffers; a later `render` makes new ones."""

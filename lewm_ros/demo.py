@@ -1,0 +1,190 @@
+"""The demo: scene and planner as ROS processes, ten goals, a table, a video and a page.
+
+``make demo`` runs it with the shipped checkpoint; any checkpoint of the scene's contract works.
+It runs on a ROS domain of its own, so that no robot nearby can hear its commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lewm_core.commands.runner import make_parser, run_command
+from lewm_core.errors import UserError
+from lewm_core.evaluation import closed_loop
+from lewm_core.evaluation.goals import StartGoal
+from lewm_core.paths import checkpoint_path
+from lewm_core.planning import load_planner_config
+from lewm_core.scenes import make_scene
+from lewm_core.scenes.success import push_t_outcome
+from lewm_ros.missing import require_ros
+
+if TYPE_CHECKING:
+    from lewm_ros.goal_runner import GoalTrace
+
+#: Seed of the shipped demo's goals; far from the seeds that data are collected with.
+GOAL_SEED = 70_000
+#: Control steps between start and goal, and control steps allowed: the paper's protocol.
+DISTANCE_STEPS, BUDGET_STEPS = 25, 50
+_READY_TIMEOUT_S = 120.0
+
+
+def demo_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``python -m lewm_ros.demo``."""
+    parser = make_parser(
+        "lewm_ros.demo",
+        "Starts a simulated scene and the planner as ROS processes, drives to goal pictures, and "
+        "writes a video, a JSON file and a page.",
+        "python -m lewm_ros.demo --out runs/demo --goals 10",
+    )
+    parser.add_argument("--checkpoint", default="push_t-nano", help="folder or shipped name")
+    parser.add_argument("--planner", default="nano", help="preset or file (default %(default)s)")
+    parser.add_argument("--goals", type=int, default=10, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=GOAL_SEED, help="of the goals")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default %(default)s")
+    parser.add_argument(
+        "--domain", type=int, help="ROS_DOMAIN_ID to run on (default: a random one)"
+    )
+    return parser
+
+
+def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the demo; returns the flat result that ``demo.json`` holds.
+
+    Raises:
+        UserError: A checkpoint or preset is missing, or a node ended.
+    """
+    if arguments.goals < 1:
+        raise UserError(f"--goals {arguments.goals}: at least 1 is needed")
+    checkpoint = checkpoint_path(arguments.checkpoint)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    load_planner_config(arguments.planner)  # a wrong name is told before anything starts
+    scene = make_scene("push_t")
+    try:
+        print(f"drawing {arguments.goals} goals, {DISTANCE_STEPS} control steps away", flush=True)
+        goals = closed_loop.goals_from_expert(
+            scene, arguments.goals, seed=arguments.seed, distance_steps=DISTANCE_STEPS
+        )
+        goals = [_from_rest(scene, goal) for goal in goals]
+        started = time.monotonic()
+        traces = _drive(arguments, checkpoint, goals)
+        seconds = time.monotonic() - started
+        results = {
+            "planner": [
+                closed_loop.judge(
+                    "planner",
+                    goal.number,
+                    [push_t_outcome(state, goal.goal_truth)
+                     for state in (goal.start_truth, *trace.states)],
+                    plan_times_s=trace.plan_times_s,
+                )
+                for trace, goal in zip(traces, goals, strict=True)
+            ]
+        }
+        for policy in (closed_loop.DoNothing(), closed_loop.RandomActions(arguments.seed)):
+            results[policy.name] = [
+                closed_loop.run_goal(scene, goal, policy, BUDGET_STEPS) for goal in goals
+            ]
+    finally:
+        scene.close()
+    from lewm_ros import demo_report
+
+    settings = {
+        "checkpoint": arguments.checkpoint,
+        "planner_preset": str(arguments.planner),
+        "seed": arguments.seed,
+        "distance_steps": DISTANCE_STEPS,
+        "budget_steps": BUDGET_STEPS,
+        "nodes_seconds": round(seconds, 1),
+    }
+    summary = demo_report.summarise(settings, traces, results)
+    demo_report.write(arguments.out, summary, goals, traces, results)
+    print(demo_report.table(summary, results))
+    print(f"\n{arguments.out}/report.html, demo.mp4 and demo.json show all of it")
+    return summary
+
+
+def _from_rest(scene: Any, goal: StartGoal) -> StartGoal:
+    """Begin at rest: ~/reset takes a pose, and all policies must begin alike."""
+    scene.reset(state=goal.start_truth)
+    return dataclasses.replace(goal, start=scene.get_state())
+
+
+def _drive(
+    arguments: argparse.Namespace, checkpoint: Path, goals: Sequence[StartGoal]
+) -> list[GoalTrace]:
+    """Run the nodes and pursue every goal over DDS."""
+    from lewm_ros.dds import apply_profile
+    from lewm_ros.processes import NodeProcess, isolated_environment
+
+    os.environ.update(isolated_environment(arguments.domain))
+    apply_profile()
+    logs = arguments.out / "logs"
+    sim_time = {"use_sim_time": True}
+    with (
+        NodeProcess("scene", {"seed": arguments.seed}, os.environ, logs / "scene.log") as scene,
+        NodeProcess(
+            "planner",
+            {
+                "checkpoint": str(checkpoint.resolve()),
+                "planner": str(arguments.planner),
+                "autostart": True,
+                **sim_time,
+            },
+            os.environ,
+            logs / "planner.log",
+        ) as planner,
+    ):
+        def check() -> None:
+            scene.require_running()
+            planner.require_running()
+
+        return _pursue_all(checkpoint, goals, check)
+
+
+def _pursue_all(
+    checkpoint: Path, goals: Sequence[StartGoal], check: Callable[[], None]
+) -> list[GoalTrace]:
+    import rclpy
+
+    import lewm_core
+    from lewm_core.data import Contract
+    from lewm_ros.goal_runner import GoalRunner
+
+    contract = Contract.from_dict(lewm_core.load(checkpoint).contract, source=str(checkpoint))
+    rclpy.init(args=[])
+    runner = GoalRunner(contract)
+    try:
+        print("starting scene and planner", flush=True)
+        runner.wait_ready(_READY_TIMEOUT_S, check)
+        traces = []
+        for number, goal in enumerate(goals, start=1):
+            trace = runner.pursue(
+                goal.start_truth,
+                goal.goal_picture,
+                timeout_s=BUDGET_STEPS * contract.control_period,
+                tolerance=0.0,
+                check=check,
+            )
+            print(f"goal {number}/{len(goals)}: {trace.message}", flush=True)
+            traces.append(trace)
+        return traces
+    finally:
+        runner.close()
+        rclpy.try_shutdown()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    require_ros("lewm_ros.demo")
+    return run_command(demo_parser(), run_demo, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
