@@ -80,9 +80,9 @@ class ImageFiller:
         size = height * width * self._channels
         message = self.message
         if len(self._view) != size:
-            buffer = array.array("B", bytes(size))
-            message.data = buffer
-            self._view = memoryview(buffer)
+            message.data = array.array("B", bytes(size))
+            # Of the message's own array: Jazzy keeps a copy of what it is given, Kilted the thing.
+            self._view = memoryview(message.data)
         message.height, message.width = height, width
         message.step = width * self._channels
         message.header.stamp = ns_to_stamp(stamp_ns)
