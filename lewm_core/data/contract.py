@@ -205,7 +205,7 @@ class Contract(_Strict):
         cameras: At least one. The model sees the first; the others are recorded.
         action: The command topic.
         states: Topics for probes.
-        max_gap: s; a longer silence of the camera or the commands ends an episode.
+        max_gap: s; a longer silence of the camera ends an episode.
     """
 
     name: Name
@@ -223,6 +223,11 @@ class Contract(_Strict):
         _check_unique("action selectors", [field.selector for field in self.action.fields])
         _check_unique("state fields", self.state_names)
         _check_unique("topics", self.topics())
+        if self.action.timeout < self.control_period:
+            raise ValueError(
+                f"action.timeout {self.action.timeout:g} s is under one control period "
+                f"({self.control_period:g} s): every command would be too old before the next"
+            )
         if self.max_gap < 2.0 * self.control_period:
             raise ValueError(
                 f"max_gap {self.max_gap:g} s is under two control periods "

@@ -1,0 +1,168 @@
+"""The contract: what ships is valid, and every slip is named in one line."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from lewm_core.data import Contract, contract_differences, load_contract, save_contract
+from lewm_core.errors import ContractError, UserError
+from lewm_core.paths import find_shared, preset_names
+
+PUSH_T = yaml.safe_load(find_shared("config/robots/push_t.yaml").read_text())
+
+
+def error_of(change: Any) -> str:
+    """Apply ``change`` to the Push-T contract and return what the loader complains of."""
+    values = copy.deepcopy(PUSH_T)
+    change(values)
+    with pytest.raises(ContractError) as caught:
+        Contract.from_dict(values, "robot.yaml")
+    message = str(caught.value)
+    assert message.startswith("robot.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", preset_names("robots"))
+def test_shipped_contracts_are_valid(name: str) -> None:
+    assert load_contract(name).name == name
+
+
+def test_push_t_says_what_the_scene_does() -> None:
+    contract = load_contract("push_t")
+    lower, upper, rate, hold = contract.action_limits()
+    np.testing.assert_allclose(lower, [-0.15, -0.15])
+    np.testing.assert_allclose(upper, [0.15, 0.15])
+    np.testing.assert_allclose(rate, [3.0, 3.0])
+    assert hold == [0.0, 0.0]
+    assert contract.camera.size == (224, 224)
+    assert contract.state_names == ["agent_x", "agent_y", "block_x", "block_y", "block_angle"]
+    assert contract.state_units == ["m", "m", "m", "m", "rad"]
+    assert contract.topics() == ["/camera/image_raw", "/command", "/scene/state"]
+
+
+def test_a_saved_contract_is_the_same(tmp_path: Path) -> None:
+    contract = load_contract("push_t")
+    save_contract(contract, tmp_path / "contract.yaml")
+    assert load_contract(tmp_path / "contract.yaml") == contract
+    assert load_contract(tmp_path) == contract, "a dataset folder stands for its contract"
+    assert Contract.from_dict(contract.to_dict()) == contract
+
+
+def test_differences_name_the_keys() -> None:
+    contract = load_contract("push_t")
+    changed = copy.deepcopy(PUSH_T)
+    changed["action"]["fields"][0]["upper"] = 0.2
+    changed["cameras"][0]["topic"] = "/top"
+    changed["description"] = "another text"
+    assert contract_differences(contract, contract) == []
+    assert contract_differences(contract, Contract.from_dict(changed)) == [
+        "cameras[0].topic: '/camera/image_raw' != '/top'",
+        "action.fields[0].upper: 0.15 != 0.2",
+    ]
+    changed["action"]["fields"].pop()
+    assert "action.fields: 2 entries != 1 entries" in contract_differences(
+        contract, Contract.from_dict(changed)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(control_rat=3), ["'control_rat'", "did you mean 'control_rate'"]),
+        (lambda c: c["cameras"][0].update(topc="/a"), ["cameras[0].topc", "'topic'"]),
+        (
+            lambda c: c["action"]["fields"][1].update(uper=1),
+            ["action.fields[1].uper", "did you mean 'upper'"],
+        ),
+        (lambda c: c["action"]["fields"][0].pop("unit"), ["action.fields[0].unit", "missing"]),
+        (lambda c: c["action"]["fields"][0].update(unit=""), ["action.fields[0].unit"]),
+        (
+            lambda c: c["action"]["fields"][0].update(selector="twist.liner.x"),
+            ["velocity_x", "no field 'liner'", "did you mean 'linear'"],
+        ),
+        (
+            lambda c: c["action"]["fields"][0].update(selector="twist.linear"),
+            ["ends at a geometry_msgs/msg/Vector3", "linear.x"],
+        ),
+        (
+            lambda c: c["action"]["fields"][0].update(selector="twist.linear.x[0]"),
+            ["not a list"],
+        ),
+        (
+            lambda c: c["action"]["fields"][0].update(selector="header.frame_id"),
+            ["string", "must be a number"],
+        ),
+        (lambda c: c["action"]["fields"][0].update(selector="a..b"), ["not understood"]),
+        (
+            lambda c: c["states"][0]["fields"][0].update(selector="position"),
+            ["is a list", "position[0]"],
+        ),
+        (
+            lambda c: c["action"]["fields"][0].update(lower=0.15, upper=-0.15),
+            ["action.fields[0]", "lower 0.15 is not below upper -0.15"],
+        ),
+        (lambda c: c["action"]["fields"][0].update(hold=9), ["hold 9", "outside"]),
+        (lambda c: c["action"]["fields"][0].update(hold="lst"), ["'lst'", "'last'"]),
+        (lambda c: c["action"]["fields"][0].update(upper=float("nan")), ["fields[0].upper"]),
+        (lambda c: c["action"]["fields"][0].update(rate_limit=0), ["rate_limit"]),
+        (
+            lambda c: c["action"]["fields"][1].update(name="velocity_x"),
+            ["'velocity_x'", "twice"],
+        ),
+        (
+            lambda c: c["action"].update(message="geometry_msgs/msg/TwistStampd"),
+            ["did you mean 'geometry_msgs/msg/TwistStamped'"],
+        ),
+        (
+            lambda c: c["action"].update(message="std_msgs/msg/Float64MultiArray"),
+            ["has no header", "receive"],
+        ),
+        (lambda c: c["action"].update(clock="heade"), ["action.clock", "'header'"]),
+        (lambda c: c["action"].update(timeout=0.05), ["timeout", "control period"]),
+        (lambda c: c["cameras"][0].update(topic="camera"), ["absolute topic"]),
+        (lambda c: c["cameras"][0].update(crop=[0, 0, 300, 200]), ["crop", "outside"]),
+        (lambda c: c["cameras"][0].update(message="sensor_msgs/msg/Imag"), ["message"]),
+        (lambda c: c.update(cameras=[]), ["cameras"]),
+        (lambda c: c.update(max_gap=0.1), ["max_gap", "control periods"]),
+        (lambda c: c.update(control_rate=-1), ["control_rate"]),
+        (lambda c: c.update(action=3), ["action"]),
+    ],
+)
+def test_a_slip_is_one_line_that_names_the_key(change: Any, words: list[str]) -> None:
+    message = error_of(change)
+    for word in words:
+        assert word in message
+
+
+def test_several_slips_are_counted() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["control_rat"] = 3
+        del values["action"]["fields"][0]["unit"]
+
+    message = error_of(change)
+    assert "control_rat" in message
+    assert message.endswith("(and 1 more)")
+
+
+def test_files_that_cannot_be_contracts(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match="does not exist"):
+        load_contract(tmp_path / "none.yaml")
+    with pytest.raises(ContractError, match="did you mean 'push_t'"):
+        load_contract("pusht")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: [unclosed\n")
+    with pytest.raises(UserError, match=r"broken\.yaml line 2"):
+        load_contract(broken)
+    broken.write_text("- a list\n")
+    with pytest.raises(UserError, match="must hold keys and values, but holds a list"):
+        load_contract(broken)
+    broken.write_text("")
+    with pytest.raises(UserError, match="holds nothing"):
+        load_contract(broken)
