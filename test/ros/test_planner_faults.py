@@ -1,0 +1,163 @@
+"""Whatever is wrong with camera, robot or model, the planner holds and says why."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import Transition  # noqa: E402
+
+from lewm_ros.msg import PlanStatus  # noqa: E402
+from lewm_ros.processes import NodeProcess, isolated_environment  # noqa: E402
+from test.helpers import wait_until  # noqa: E402
+from test.ros.planner_driver import (  # noqa: E402
+    CAMERA_TIMEOUT_S,
+    CONTROL_PERIOD_S,
+    LIMIT,
+    QUICK_PLANNER,
+    Driver,
+    make_checkpoint,
+    picture_of,
+)
+
+GOAL = picture_of(0.2, 0.8)
+#: For DDS and a busy machine, on top of what the planner is allowed.
+SLACK_S = 0.15
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planner")
+    (folder / "quick.yaml").write_text(QUICK_PLANNER)
+    environment = isolated_environment()
+    parameters = {
+        "checkpoint": make_checkpoint(folder / "checkpoint"),
+        "planner": folder / "quick.yaml",
+        "threads": 1,
+        "autostart": True,
+    }
+    driver = Driver(int(environment["ROS_DOMAIN_ID"]))
+    make_checkpoint(folder / "broken", broken=True)
+    driver.broken_checkpoint = str(folder / "broken")
+    with NodeProcess("planner", parameters, environment, folder / "planner.log") as process:
+        driver.process = process
+        driver.wait_status(PlanStatus.WAITING, timeout_s=60.0)
+        yield driver
+    driver.close()
+
+
+@pytest.fixture
+def moving(driver):
+    """The driver while the robot moves; everything as it should be."""
+    driver.encoding, driver.stamp_offset_s, driver.picture = "", 0.0, None
+    driver.listen_to_commands(True)
+    driver.streaming = True
+    answer = driver.set_goal(GOAL, tolerance=1e-9)
+    assert answer.success, answer.message
+    driver.wait_motion()
+    yield driver
+    driver.encoding, driver.stamp_offset_s, driver.picture = "", 0.0, None
+    driver.listen_to_commands(True)
+
+
+def assert_holds(driver, number: int = 3) -> None:
+    assert all(seen.holds for seen in driver.wait_commands(number))
+
+
+def test_without_a_camera_it_holds_and_names_the_topic(driver):
+    driver.streaming = False
+    assert driver.set_goal(GOAL).success
+    status = driver.wait_status(PlanStatus.WAITING, "no picture on /camera/image_raw")
+    assert status.holding
+    assert_holds(driver)
+
+
+def test_commands_stay_inside_the_limits_and_come_at_the_control_rate(moving):
+    seen = moving.wait_commands(20)
+    assert all(abs(value) <= LIMIT for command in seen for value in command.values)
+    assert any(not command.holds for command in seen)
+    gaps = np.diff([command.stamp_ns for command in seen]) * 1e-9
+    assert abs(np.median(gaps) - CONTROL_PERIOD_S) < 0.01
+    status = moving.wait_status(PlanStatus.PLANNING)
+    assert not status.holding and status.reason == "" and status.plans > 0
+    assert 0.0 <= status.image_to_command < 2.0
+
+
+def test_a_camera_that_stops_ends_in_hold_within_its_timeout_and_one_period(moving):
+    delays = []
+    for _ in range(3):
+        moving.wait_motion()
+        moving.streaming = False
+        moving.wait_status(PlanStatus.WAITING, "s old")
+        stopped_s = moving.last_picture_s
+        moved_s = max(seen.at_s for seen in moving.commands if not seen.holds)
+        held = [seen for seen in moving.commands if seen.at_s > moved_s]
+        delays.append(held[0].at_s - stopped_s)
+        moving.streaming = True
+    print("time from the last picture to hold:", [f"{delay:.3f} s" for delay in delays])
+    assert max(delays) <= CAMERA_TIMEOUT_S + CONTROL_PERIOD_S + SLACK_S
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "words"), [(-2.0, "s old on arrival"), (2.0, "s in the future")]
+)
+def test_stamps_that_are_not_of_this_moment_hold(moving, offset_s, words):
+    moving.stamp_offset_s = offset_s
+    status = moving.wait_status(PlanStatus.WAITING, words)
+    assert status.holding
+    assert_holds(moving)
+    moving.stamp_offset_s = 0.0
+    moving.wait_motion()
+
+
+def test_an_unknown_encoding_holds_and_is_named(moving):
+    moving.encoding = "yuv9"
+    status = moving.wait_status(PlanStatus.WAITING, "yuv9")
+    assert status.holding
+    assert_holds(moving)
+    moving.encoding = ""
+    moving.wait_motion()
+
+
+def test_a_picture_of_another_size_holds_and_both_sizes_are_named(moving):
+    moving.picture = picture_of(0.5, 0.5)[:120, :160]
+    status = moving.wait_status(PlanStatus.WAITING, "160x120")
+    assert "224x224" in status.reason
+    assert_holds(moving)
+    moving.picture = None
+    moving.wait_motion()
+
+
+def test_a_frozen_camera_holds(moving):
+    moving.now_ns = lambda frozen=time.time_ns(): frozen
+    moving.wait_status(PlanStatus.WAITING, "s old")
+    assert_holds(moving)
+    moving.now_ns = time.time_ns
+    moving.wait_motion()
+
+
+def test_a_command_topic_without_a_listener_is_named(moving):
+    moving.listen_to_commands(False)
+    status = moving.wait_status(PlanStatus.WAITING, "nobody listens on /command")
+    assert status.holding
+    moving.listen_to_commands(True)
+    moving.wait_motion()
+
+
+def test_a_model_that_predicts_nan_holds_and_keeps_trying(moving):
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert moving.change_state(transition)
+    assert moving.set_parameter("checkpoint", moving.broken_checkpoint) == ""
+    assert moving.set_parameter("replan_rate", 5.0) == ""
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert moving.change_state(transition)
+    assert moving.set_goal(GOAL).success
+    status = moving.wait_status(PlanStatus.FAILED, "finite")
+    assert status.holding and status.plans == 0
+    assert_holds(moving, 10)
+    wait_until(
+        lambda: moving.process.output().count("planning failed") >= 1, 5.0, "the log is silent"
+    )
+    assert moving.process.running()
