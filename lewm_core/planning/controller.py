@@ -31,14 +31,9 @@ from lewm_core.planning.cem import CEM
 from lewm_core.planning.config import ControllerConfig, PlannerConfig
 from lewm_core.planning.history import COMMAND_TOLERANCE_NS, CommandLog, FrameHistory
 from lewm_core.planning.limits import ActionLimits
+from lewm_core.planning.perception import embed_frames, embed_goal
 from lewm_core.planning.plan import Plan
-from lewm_core.planning.protocols import (
-    Clock,
-    EncodingDynamics,
-    MonotonicClock,
-    Solver,
-    device_of,
-)
+from lewm_core.planning.protocols import Clock, EncodingDynamics, MonotonicClock, Solver
 from lewm_core.planning.schedule import count_down, remaining_blocks
 from lewm_core.planning.state import (
     ActivePlan,
@@ -192,16 +187,7 @@ class RecedingHorizonController:
         Raises:
             PlanningError: Neither a picture nor an embedding, or not finite.
         """
-        if goal.ndim == 1:
-            embedding = torch.as_tensor(goal, dtype=torch.float32)[None]
-            embedding = embedding.to(device_of(self.model))
-        else:
-            try:
-                embedding = self._encode([as_picture(goal)])[0]
-            except ValueError as error:
-                raise PlanningError(f"the goal picture cannot be encoded: {error}") from error
-        if not bool(torch.isfinite(embedding).all()):
-            raise PlanningError("the embedding of the goal is not finite")
+        embedding = embed_goal(self.model, goal)
         with self._lock:
             self._goal_serial += 1
             self._goal = Goal(
@@ -269,7 +255,7 @@ class RecedingHorizonController:
                 goal, sampled = self._goal, self._frames.sample(now_ns)
             if goal is None or not sampled:
                 return math.nan
-            self._embed([sampled[-1][1]])
+            embed_frames(self.model, [sampled[-1][1]])
             return self._judge(goal, sampled[-1][1])
 
     def replan(self, now_ns: int) -> PlanResult:
@@ -306,7 +292,7 @@ class RecedingHorizonController:
             return PlanResult(reason=reason or "no goal", goal_distance=self.goal_distance)
         began_ns = self._clock.now_ns()
         frames = [frame for _, frame in sampled]
-        self._embed(frames)
+        embed_frames(self.model, frames)
         encoded_ns = self._clock.now_ns()
         distance = self._judge(goal, frames[-1])
         encode_s = (encoded_ns - began_ns) * 1e-9
@@ -345,22 +331,6 @@ class RecedingHorizonController:
             encode_s=encode_s,
             plan_s=(self._clock.now_ns() - encoded_ns) * 1e-9,
         )
-
-    def _embed(self, frames: list[Frame]) -> None:
-        """Encode those frames that have no embedding yet, and keep it with them."""
-        fresh = [frame for frame in frames if frame.embedding is None]
-        if fresh:
-            embeddings = self._encode([frame.picture for frame in fresh])
-            if not bool(torch.isfinite(embeddings).all()):
-                raise PlanningError("the embedding of a picture is not finite")
-            for frame, embedding in zip(fresh, embeddings, strict=True):
-                frame.embedding = embedding
-
-    def _encode(self, pictures: list[Tensor]) -> Tensor:
-        """Encode ``n`` pictures ``(3, S, S)``, each on its own: ``(n, 1, D)``."""
-        with torch.inference_mode():
-            stacked = torch.stack(pictures)[None].to(device_of(self.model))
-            return self.model.encode(stacked)[0][:, None]
 
     def _judge(self, goal: Goal, frame: Frame) -> float:
         """Note the distance of a frame to the goal, and whether that counts as reached."""

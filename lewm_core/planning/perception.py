@@ -1,0 +1,57 @@
+"""Pictures and goals to embeddings, each picture once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lewm_core.errors import PlanningError
+from lewm_core.planning.protocols import EncodingDynamics, device_of
+from lewm_core.planning.state import Frame, as_picture
+
+
+def embed_frames(model: EncodingDynamics, frames: list[Frame]) -> None:
+    """Encode those frames that have no embedding yet, together, and keep it with them.
+
+    Raises:
+        PlanningError: An embedding is not finite.
+    """
+    fresh = [frame for frame in frames if frame.embedding is None]
+    if not fresh:
+        return
+    embeddings = _encode(model, [frame.picture for frame in fresh])
+    if not bool(torch.isfinite(embeddings).all()):
+        raise PlanningError("the embedding of a picture is not finite")
+    for frame, embedding in zip(fresh, embeddings, strict=True):
+        frame.embedding = embedding
+
+
+def embed_goal(model: EncodingDynamics, goal: NDArray[np.uint8] | Tensor) -> Tensor:
+    """Return the embedding ``(1, D)`` of a goal.
+
+    Args:
+        model: The encoder.
+        goal: A picture ``(3, S, S)`` uint8, or an embedding ``(D,)`` already.
+
+    Raises:
+        PlanningError: Neither of the two, of another size than the model takes, or not finite.
+    """
+    if goal.ndim == 1:
+        embedding = torch.as_tensor(goal, dtype=torch.float32)[None].to(device_of(model))
+    else:
+        try:
+            embedding = _encode(model, [as_picture(goal)])[0]
+        except ValueError as error:
+            raise PlanningError(f"the goal picture cannot be encoded: {error}") from error
+    if not bool(torch.isfinite(embedding).all()):
+        raise PlanningError("the embedding of the goal is not finite")
+    return embedding
+
+
+def _encode(model: EncodingDynamics, pictures: list[Tensor]) -> Tensor:
+    """``n`` pictures ``(3, S, S)`` to ``(n, 1, D)``."""
+    with torch.inference_mode():
+        stacked = torch.stack(pictures)[None].to(device_of(model))
+        return model.encode(stacked)[0][:, None]
