@@ -42,11 +42,12 @@ class PushTEnv(gymnasium.Env):
 
     A control period is ten physics steps of 0.01 s (``implicitfast``). Each physics step moves the
     target by velocity times step, keeps it within the pusher's reach (0.234 m from the centre on
-    each axis) and within 0.03 m of the pusher on each axis, and pulls the pusher of 5 kg towards
-    it with 1000 N/m and 100 N s/m. The block of 1 kg and 0.003 kg m^2 about its centre of gravity
-    (45 mm from the bar's outer edge) is damped with 20 N s/m and 0.0524 N m s/rad, so it stops
-    within 0.2 s when nothing pushes. Friction is 0.3 between all surfaces. At full speed along an
-    axis the pusher makes 15 mm per control step and lags its target by 15 mm.
+    each axis) and within 0.02 m of the pusher on each axis, and pulls the pusher of 5 kg towards
+    it with 1000 N/m and, by the difference of their velocities, 100 N s/m: a free pusher makes
+    the commanded 15 mm per control step and is back on its target 0.3 s after a jump of the
+    command. The block of 1 kg and 0.003 kg m^2 about its centre of gravity (45 mm from the bar's
+    outer edge) is damped with 20 N s/m and 0.0524 N m s/rad, so it stops within 0.2 s when nothing
+    pushes. Friction is 0.3 between all surfaces.
 
     ## Observation space
 

@@ -21,6 +21,9 @@ from lewm_core.scenes.push_t_geometry import (
 
 #: Length of a physics step, s.
 PHYSICS_STEP = 0.01
+#: Of the actuators that pull the pusher, N/m and N s/m.
+POSITION_GAIN = 1000.0
+VELOCITY_GAIN = 100.0
 
 _SLIDE_DAMPING = 20.0  # N s/m
 _HINGE_DAMPING = 0.8 * (BOARD_SIZE / 2) ** 2  # N m s/rad
@@ -28,8 +31,6 @@ _BLOCK_MASS = 1.0  # kg
 # The reference's: both rectangles about the body's origin, 3000 px^2 at mass 1.
 _BLOCK_INERTIA = 3.0e-3  # kg m^2
 _PUSHER_MASS = 5.0  # kg
-_POSITION_GAIN = 1000.0  # N/m
-_VELOCITY_GAIN = 100.0  # N s/m
 # Half of the height (m) of everything that can touch; contacts happen at this height.
 _HALF_HEIGHT = PUSHER_RADIUS
 
@@ -103,8 +104,8 @@ def push_t_mjcf() -> str:
     </body>
   </worldbody>
   <actuator>
-    <position name="agent_x" joint="agent_x" kp="{_POSITION_GAIN}" kv="{_VELOCITY_GAIN}"/>
-    <position name="agent_y" joint="agent_y" kp="{_POSITION_GAIN}" kv="{_VELOCITY_GAIN}"/>
+    <position name="agent_x" joint="agent_x" kp="{POSITION_GAIN}" kv="{VELOCITY_GAIN}"/>
+    <position name="agent_y" joint="agent_y" kp="{POSITION_GAIN}" kv="{VELOCITY_GAIN}"/>
   </actuator>
 </mujoco>
 """

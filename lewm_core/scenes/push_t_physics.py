@@ -22,15 +22,24 @@ from lewm_core.scenes.push_t_geometry import (
     wall_clearance,
     wrap_angle,
 )
-from lewm_core.scenes.push_t_model import PHYSICS_STEP, push_t_mjcf
+from lewm_core.scenes.push_t_model import (
+    PHYSICS_STEP,
+    POSITION_GAIN,
+    VELOCITY_GAIN,
+    push_t_mjcf,
+)
 from lewm_core.scenes.rendering import PictureRenderer, load_mujoco
 
 #: Largest speed of the pusher's target along each axis, m/s: 0.06 of half a board in 0.1 s.
 SPEED_LIMIT = 0.15
-#: The target stays within this of the pusher along each axis, m. In free motion at full speed the
-#: pusher lags by 15 mm; the limit bounds the force on a block that is held by a wall to 30 N and
-#: keeps the target, which no picture shows, from running away.
-TARGET_LEASH = 0.03
+#: The target stays within this of the pusher along each axis, m. In free motion the two are apart
+#: by 10 mm at most, right after a reversal; the limit bounds the force on a block that is held by
+#: a wall, and keeps the target, which no picture shows, from running away.
+TARGET_LEASH = 0.02
+#: s; the actuators damp the pusher's own velocity, so leading the target by its velocity times
+#: this makes them damp the *difference* of the two velocities. Without it the pusher would trail
+#: its target by 15 mm at full speed, and two states that look alike would move apart.
+_LEAD = VELOCITY_GAIN / POSITION_GAIN
 #: Deepest overlap that `PushTPhysics.reset` accepts in a given state, m. Contacts are soft, so
 #: recorded states overlap by a fraction of this.
 _LARGEST_OVERLAP = 0.003
@@ -41,9 +50,9 @@ class PushTPhysics:
 
     Action: the velocity (2,) in m/s of the pusher's *target*, each axis within plus and minus
     0.15. Every physics step of 0.01 s moves the target by velocity times step, keeps it within the
-    pusher's reach and within 0.03 m of the pusher, and pulls the pusher (5 kg) towards it with
-    1000 N/m and 100 N s/m. The block (1 kg) is damped with 20 N s/m and 0.0524 N m s/rad; friction
-    between all surfaces is 0.3.
+    pusher's reach and within 0.02 m of the pusher, and pulls the pusher (5 kg) towards it with
+    1000 N/m and, by the difference of their velocities, 100 N s/m. The block (1 kg) is damped
+    with 20 N s/m and 0.0524 N m s/rad; friction between all surfaces is 0.3.
 
     Ground truth: ``agent_x agent_y block_x block_y block_angle`` in m and rad (in [-pi, pi)); the
     block's position is the middle of its bar's outer edge (see `push_t_geometry`).
@@ -76,7 +85,7 @@ class PushTPhysics:
         self._renderer = PictureRenderer(self._model, "top")
         self._state_kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._state_size = self._mujoco.mj_stateSize(self._model, self._state_kind)
-        self._velocity = (0.0, 0.0)
+        self._target = self._velocity = (0.0, 0.0)
         self._steps = 0
         self._rng = np.random.default_rng(seed)
         self.reset()
@@ -103,6 +112,7 @@ class PushTPhysics:
         self._mujoco.mj_resetData(self._model, self._data)
         self._place(self._data, values)
         self._data.ctrl[:] = self._data.qpos[:2]
+        self._target = (float(values[0]), float(values[1]))
         self._velocity = (0.0, 0.0)
         self._steps = 0
         return self.ground_truth()
@@ -136,15 +146,17 @@ class PushTPhysics:
                 f"physics advances by multiples of {PHYSICS_STEP} s, got {duration_s!r} s"
             )
         model, data, step = self._model, self._data, self._mujoco.mj_step
-        position, target = data.qpos, data.ctrl
+        position, control, lead = data.qpos, data.ctrl, _LEAD / PHYSICS_STEP
         move_x, move_y = self._velocity[0] * PHYSICS_STEP, self._velocity[1] * PHYSICS_STEP
-        x, y = target.tolist()
+        x, y = self._target
         for _ in range(steps):
             agent_x, agent_y = position[:2].tolist()
-            x = _clamp(x + move_x, agent_x)
-            y = _clamp(y + move_y, agent_y)
-            target[:] = x, y
+            next_x = _clamp(x + move_x, agent_x)
+            next_y = _clamp(y + move_y, agent_y)
+            control[:] = x + lead * (next_x - x), y + lead * (next_y - y)
+            x, y = next_x, next_y
             step(model, data)
+        self._target = (x, y)
         self._steps += steps
 
     def step_control(self, velocity: ArrayLike) -> NDArray[np.float64]:
@@ -184,11 +196,11 @@ class PushTPhysics:
         Holds positions, velocities, target, commanded velocity, time and the solver's warm start.
         Its layout is private; it fits any `PushTPhysics` of the same MuJoCo version.
         """
-        full = np.empty(self._state_size + 3)
+        full = np.empty(self._state_size + 5)
         self._mujoco.mj_getState(
             self._model, self._data, full[: self._state_size], self._state_kind
         )
-        full[self._state_size :] = (*self._velocity, self._steps)
+        full[self._state_size :] = (*self._target, *self._velocity, self._steps)
         return full
 
     def set_state(self, full: ArrayLike) -> None:
@@ -198,15 +210,16 @@ class PushTPhysics:
             ValueError: Not a state of this scene.
         """
         values = np.ascontiguousarray(full, dtype=np.float64)
-        if values.shape != (self._state_size + 3,) or not np.isfinite(values).all():
+        if values.shape != (self._state_size + 5,) or not np.isfinite(values).all():
             raise ValueError(
-                f"a full state of Push-T is {self._state_size + 3} finite numbers, "
+                f"a full state of Push-T is {self._state_size + 5} finite numbers, "
                 f"got shape {values.shape}"
             )
         self._mujoco.mj_setState(
             self._model, self._data, values[: self._state_size], self._state_kind
         )
-        velocity_x, velocity_y, steps = values[self._state_size :].tolist()
+        target_x, target_y, velocity_x, velocity_y, steps = values[self._state_size :].tolist()
+        self._target = (target_x, target_y)
         self._velocity = (velocity_x, velocity_y)
         self._steps = int(steps)
 

@@ -53,7 +53,7 @@ def test_commands_are_finite_and_within_limits(episodes: tuple[np.ndarray, np.nd
 def test_windows_of_25_steps_move_the_block(episodes: tuple[np.ndarray, np.ndarray]) -> None:
     states = episodes[0]
     distances = push_t_distances(states[:, 25:], states[:, :-25])
-    assert 0.045 < distances[..., 2].mean() < 0.075  # m; 59 px in the reference prototype
+    assert 0.05 < distances[..., 2].mean() < 0.08  # m; 59 px in the reference prototype
     assert np.degrees(distances[..., 3].mean()) > 25
     joint, block = push_t_success(states[:, 25:], states[:, :-25])
     assert joint.mean() < 0.01
@@ -73,7 +73,7 @@ def test_no_episode_is_wasted(episodes: tuple[np.ndarray, np.ndarray]) -> None:
 def test_contacts_are_gentle(episodes: tuple[np.ndarray, np.ndarray]) -> None:
     states = episodes[0].reshape(-1, 5)
     clearances = np.array([pusher_clearance(state) for state in states])
-    assert clearances.min() > -0.002
+    assert clearances.min() > -0.003
     assert 0.2 < np.mean(clearances < 0.0005) < 0.6
     steps = np.linalg.norm(np.diff(episodes[0][..., 2:4], axis=1), axis=-1)
     assert steps.max() < 0.025
