@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PACKAGES = (
-    "baselines",
     "commands",
     "data",
     "errors",

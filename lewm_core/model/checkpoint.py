@@ -18,6 +18,7 @@ with a line that names the file and the key.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -172,18 +173,27 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _replace(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; a folder can only be renamed onto an empty one."""
+    """Put ``new`` in the place of ``folder``, so that there is a whole checkpoint at any time."""
     if not folder.exists():
         new.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-    folder.rename(old)
-    try:
+    elif _exchange(new, folder):
+        shutil.rmtree(new)
+    else:
+        # A folder cannot be renamed onto one that holds something. Killed between these two
+        # lines, the former checkpoint is left under the name of ``old``.
+        old = new.with_suffix(".old")
+        folder.rename(old)
         new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)
+        shutil.rmtree(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; False where kernel or file system cannot (Linux can)."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
+    return renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0
 
 
 def _flush(path: Path) -> None:
@@ -275,9 +285,10 @@ def _read_weights(file: Path, config: ModelConfig) -> dict[str, Tensor]:
             f"{file}: not a complete safetensors file ({error}); copy it again"
         ) from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() != expected[name].is_floating_point():
+        wanted_type = expected[name].dtype
+        if tensor.is_floating_point() != wanted_type.is_floating_point:
             raise CheckpointError(
-                f"{file}: tensor {name} is {tensor.dtype}, expected {expected[name].dtype}; {_MIXED}"
+                f"{file}: tensor {name} is {tensor.dtype}, expected {wanted_type}; {_MIXED}"
             )
     return tensors
 

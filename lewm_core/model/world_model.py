@@ -48,9 +48,9 @@ class WorldModel(nn.Module):
             config.block_dim, predictor.width, config.action_encoder
         )
         self.predictor = Predictor(dim, config.history, predictor)
-        self.prediction_projector = (
-            nn.Identity() if predictor.projector is None else Projector(dim, dim, predictor.projector)
-        )
+        self.prediction_projector = nn.Identity()
+        if predictor.projector is not None:
+            self.prediction_projector = Projector(dim, dim, predictor.projector)
         if predictor.residual:
             self._start_as_identity()
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
