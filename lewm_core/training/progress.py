@@ -1,0 +1,76 @@
+"""How a run shows that it is alive: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+#: Seconds between lines where there is no terminal.
+LINE_EVERY_S = 30.0
+
+
+class ProgressDisplay:
+    """Shows step, loss terms, frames per second and time left, on standard error.
+
+    Args:
+        steps: Steps of the whole run.
+        step: Steps already made.
+        silent: Show nothing: for the processes that do not lead.
+    """
+
+    def __init__(self, steps: int, step: int, silent: bool = False) -> None:
+        self._steps = steps
+        self._silent = silent
+        self._bar: tqdm | None = None
+        self._next_line = time.monotonic()
+        if not silent and sys.stderr.isatty():
+            self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> ProgressDisplay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, step: int, values: Mapping[str, float], left_s: float) -> None:
+        """Show the newest averages.
+
+        Args:
+            step: Steps made.
+            values: ``total``, ``prediction``, ``sigreg``, ``frames_per_s``.
+            left_s: Estimated seconds to the end of the run.
+        """
+        if self._silent:
+            return
+        terms = (
+            f"loss {values['total']:.4f} = prediction {values['prediction']:.4f} + "
+            f"weight x SIGReg {values['sigreg']:.2f}, {values['frames_per_s']:.0f} frames/s"
+        )
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{terms}, {_duration(left_s)} left", refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_EVERY_S
+            self.say(f"step {step}/{self._steps}: {terms}, {_duration(left_s)} left")
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        if not self._silent:
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
