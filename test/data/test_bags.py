@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import yaml
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosReliability
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
+from rosbags.typesys import get_types_from_msg
+from rosbags.typesys.store import Typestore
 
 from lewm_core.data.bags import BagReader, BagWriter, find_bags, make_qos, peek_bag
 from lewm_core.data.messages import make_message, typestore
@@ -150,10 +154,7 @@ def test_a_bag_whose_definition_differs_is_read_by_its_own(tmp_path: Path) -> No
         assert (entry.message.x, entry.message.y) == (1.5, 2.5)
 
 
-def _store_with(name: str, definition: str):  # noqa: ANN202 - a rosbags Typestore
-    from rosbags.typesys import get_types_from_msg
-    from rosbags.typesys.store import Typestore
-
+def _store_with(name: str, definition: str) -> Typestore:
     store = Typestore()
     store.register(get_types_from_msg(definition, name))
     return store
@@ -210,9 +211,6 @@ def test_type_hashes_are_those_of_rosidl(tmp_path: Path) -> None:
 
 
 def _share_folders() -> list[Path]:
-    import os
-    import sys
-
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     return [Path(prefix) / "share" for prefix in prefixes if prefix]
 
