@@ -1,29 +1,31 @@
 """The Fast DDS profile that lets pictures arrive, and what killed processes leave behind.
 
 With Fast DDS's default shared-memory segment (512 KiB) a 640x480 picture of 900 KiB does not fit,
-falls back to fragmented UDP, and is mostly lost with best-effort QoS. The profile in
-``config/fastdds/host.xml`` gives each process a segment of 16 MiB (`docs/ros-nodes.md` has the
-figures and the benchmark that prints them).
+falls back to fragmented UDP, and is mostly lost with best-effort QoS. The profiles in
+``config/fastdds`` give each process a segment of 16 MiB (`docs/ros-nodes.md` has the figures and
+the benchmark that prints them).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from pathlib import Path
 
 from lewm_core.paths import find_shared
 
-#: Either of these, set by the user, means: hands off. The second is Fast DDS before 2.14.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+#: The variable that names the profile, by major version of Fast DDS: each version looks at its
+#: own only. Either of them, set by the user, means: hands off.
+PROFILE_VARIABLES = {2: "FASTRTPS_DEFAULT_PROFILES_FILE", 3: "FASTDDS_DEFAULT_PROFILES_FILE"}
 
 #: A lock file younger than this may belong to a process that has not locked it yet.
 _SETTLED_S = 5.0
 
 
 def apply_profile(name: str = "host") -> Path | None:
-    """Make Fast DDS read ``config/fastdds/NAME.xml``. Call it before ``rclpy.init``.
+    """Make Fast DDS read a profile of ``config/fastdds``. Call it before ``rclpy.init``.
 
     Does nothing where the user set a profile of their own, switched this off by
     ``LEWM_DDS_PROFILE=none``, or runs another middleware (``RMW_IMPLEMENTATION``).
@@ -39,13 +41,24 @@ def apply_profile(name: str = "host") -> Path | None:
     """
     name = os.environ.get("LEWM_DDS_PROFILE") or name
     middleware = os.environ.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp"
-    chosen_by_user = any(os.environ.get(variable) for variable in PROFILE_VARIABLES)
+    chosen_by_user = any(os.environ.get(variable) for variable in PROFILE_VARIABLES.values())
     if name == "none" or chosen_by_user or not middleware.startswith("rmw_fastrtps"):
         return None
-    profile = find_shared(f"config/fastdds/{name}.xml")
-    humble = os.environ.get("ROS_DISTRO") == "humble"
-    os.environ[PROFILE_VARIABLES[1 if humble else 0]] = str(profile)
+    version = _major_version()
+    profile = find_shared(f"config/fastdds/{name}.fastdds{version}.xml")
+    os.environ[PROFILE_VARIABLES[version]] = str(profile)
     return profile
+
+
+def _major_version() -> int:
+    """Return 3 for Fast DDS 3 (Kilted and later), 2 for what came before.
+
+    The two spell some elements of their profiles differently and refuse the other's.
+    """
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(":")
+    # The package was called fastrtps up to version 2.
+    found = [Path(prefix, "share", "fastdds").is_dir() for prefix in [*prefixes, sys.prefix]]
+    return 3 if any(found) else 2
 
 
 def clean_shared_memory(folder: Path = Path("/dev/shm")) -> list[str]:

@@ -17,6 +17,7 @@ from lewm_core.scenes import make_expert
 from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.expert"):
+    from rclpy.duration import Duration
     from rclpy.node import Node
     from std_srvs.srv import Trigger
 
@@ -157,6 +158,8 @@ class ExpertNode(Node):
             )
         if self._closing.is_set():
             return
+        # The recorder has every command before it hears of the end.
+        self._commands.wait_for_all_acked(Duration(seconds=5.0))
         event = EpisodeEvent(event=EpisodeEvent.END, episode=reply.episode, seed=seed)
         event.header.stamp = ns_to_stamp(self._ended_ns)
         self._events.publish(event)

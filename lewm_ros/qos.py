@@ -28,8 +28,8 @@ def _profile(
 
 
 #: A camera's publisher: a recorder may ask for every picture, a controller for the newest only.
-#: 32 pictures of 224x224 fill a third of the shared-memory segment.
-CAMERA_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 32)
+#: Kept until every reliable subscriber has them: 64 pictures of 224x224 are 10 MB.
+CAMERA_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 64)
 
 #: A camera that offers sensor-data QoS only, as most drivers do.
 CAMERA_SENSOR_DATA = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5)
@@ -37,11 +37,11 @@ CAMERA_SENSOR_DATA = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VO
 #: A controller's camera subscription: the newest picture wins, a late one is worth nothing.
 CAMERA_NEWEST = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
 
-#: Commands to a robot, on both sides: none lost, few kept.
-COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10)
+#: Commands to a robot, on both sides: none lost, also not to a recorder that is busy.
+COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
 
 #: Ground truth and joint states.
-STATE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
+STATE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 200)
 
 #: Episode events: a node that joins late learns which episode is on, and nothing older.
 EPISODE_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)

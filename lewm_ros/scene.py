@@ -14,6 +14,7 @@ from lewm_core.errors import ConfigError, UserError
 from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.scene"):
+    from rclpy.duration import Duration
     from rclpy.node import Node
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import CompressedImage
@@ -24,6 +25,9 @@ with ros_imports("lewm_ros.scene"):
     from lewm_ros.planner_messages import message_class
     from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop, SceneTiming
     from lewm_ros.srv import ResetScene
+
+#: A subscriber that is stopped or stuck must not stop the scene.
+_SETTLE_TIMEOUT = Duration(seconds=2.0)
 
 #: A reset skips this many times the contract's max_gap in simulated time.
 _RESET_GAPS = 1.5
@@ -117,6 +121,15 @@ class SceneNode(Node):
         event.event = EpisodeEvent.START if begins else EpisodeEvent.END
         event.header.stamp = ns_to_stamp(time_ns)
         self._episode_publisher.publish(event)
+
+    def settle(self) -> None:
+        """Wait until every reliable subscriber has what was published."""
+        for publisher in (self._camera_publisher, self._state_publisher):
+            if publisher is not None and not publisher.wait_for_all_acked(_SETTLE_TIMEOUT):
+                self.get_logger().warning(
+                    f"a subscriber of {publisher.topic_name} is too slow: it may lose messages",
+                    throttle_duration_sec=5.0,
+                )
 
     def warning(self, text: str) -> None:
         """Log a sentence for the operator."""

@@ -27,6 +27,11 @@ from lewm_core.scenes.registry import Scene
 
 NS_PER_S = 1_000_000_000
 
+#: Faster than real time, this much of pictures, and this many ticks, may be on their way to a
+#: subscriber that is slow: they fit into the middleware's memory, and nothing is lost.
+_BYTES_ON_THE_WAY = 5 * 2**20
+_TICKS_ON_THE_WAY = 32
+
 #: Later than this behind real time, the loop stops trying to catch up.
 _MOST_LATE_S = 0.25
 
@@ -45,6 +50,9 @@ class SceneOutput(Protocol):
 
     def episode(self, time_ns: int, begins: bool, name: str, seed: int) -> None:
         """Take the begin or the end of an episode."""
+
+    def settle(self) -> None:
+        """Wait until every reliable subscriber has what was handed over so far."""
 
     def warning(self, text: str) -> None:
         """Take a sentence for the operator."""
@@ -188,6 +196,10 @@ class SceneLoop:
         self._applied = np.zeros_like(self._lower)
         self._anchor = (0.0, 0)
         self._late_warned = False
+        self._unpaced = timing.lock_step or not 0.0 < timing.real_time_factor <= 1.0
+        self._ticks = 0
+        pictures = _BYTES_ON_THE_WAY // (3 * self._width * self._height)
+        self._settle_every = max(1, min(pictures, _TICKS_ON_THE_WAY))
         self.held_steps = 0
 
     def start(self) -> None:
@@ -234,7 +246,7 @@ class SceneLoop:
                 self._ready.set()
                 while not self._stop.is_set():
                     self._tick()
-                self._output.episode(self._time_ns, False, self._episode, self._seed)
+                self._end_episode()
             finally:
                 self._physics.close()
         except Exception as error:
@@ -265,7 +277,7 @@ class SceneLoop:
                 raise
             return
         if self._episode:
-            self._output.episode(self._time_ns, False, self._episode, self._seed)
+            self._end_episode()
         self.inbox.clear()
         self._applied = self._holding()
         if self._episodes:
@@ -280,6 +292,10 @@ class SceneLoop:
         request.episode = self._episode
         request.done.set()
 
+    def _end_episode(self) -> None:
+        self._output.settle()
+        self._output.episode(self._time_ns, False, self._episode, self._seed)
+
     def _interrupted(self) -> bool:
         return self._stop.is_set() or not self._requests.empty()
 
@@ -292,6 +308,9 @@ class SceneLoop:
         self._picture_if_due()
         output.state(now, self._physics.ground_truth())
         output.clock(now)
+        self._ticks += 1
+        if self._unpaced and self._ticks % self._settle_every == 0:
+            output.settle()
         commanded = True
         if timing.lock_step:
             commanded = self.inbox.wait_for(now, timing.lock_step_timeout_s, self._interrupted)
