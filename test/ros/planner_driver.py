@@ -6,11 +6,14 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from geometry_msgs.msg import TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -19,10 +22,10 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from geometry_msgs.msg import TwistStamped
 from lewm_core.data import load_contract
 from lewm_core.model import (
     ActionEncoderConfig,
@@ -35,8 +38,9 @@ from lewm_core.model import (
 )
 from lewm_ros import qos
 from lewm_ros.action import ReachGoal
-from lewm_ros.codecs import encode_image, stamp_to_ns
+from lewm_ros.codecs import encode_image, ns_to_stamp, stamp_to_ns
 from lewm_ros.msg import PlanStatus
+from lewm_ros.processes import NodeProcess, isolated_environment
 from lewm_ros.srv import SetGoal
 from test.helpers import wait_until
 
@@ -44,6 +48,7 @@ WIDTH = HEIGHT = 224
 LIMIT = 0.15
 CAMERA_TIMEOUT_S = 0.5
 CONTROL_PERIOD_S = 0.1
+_CLOCK_STEP_S = 0.02
 
 #: A search that takes a few milliseconds; the tests are about the node.
 QUICK_PLANNER = """
@@ -116,6 +121,8 @@ class Driver:
         stamp_offset_s: Added to the pictures' stamps.
         encoding: Overrides the encoding that the pictures state, if it is not empty.
         now_ns: Time for stamps; the system's unless replaced.
+        clock_ns: Simulated time, published on ``/clock``; None: none.
+        clock_runs: Whether it goes on.
     """
 
     def __init__(self, domain: int) -> None:
@@ -130,12 +137,16 @@ class Driver:
         self.stamp_offset_s = 0.0
         self.encoding = ""
         self.now_ns = time.time_ns
+        self.clock_ns: int | None = None
+        self.clock_runs = True
         self.last_picture_s = 0.0
+        self.process: NodeProcess | None = None
         self.commands: list[Seen] = []
         self.statuses: list[PlanStatus] = []
         self._images = self.node.create_publisher(
             Image, "/camera/image_raw", qos.CAMERA_SENSOR_DATA
         )
+        self._clock = self.node.create_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
         self._subscription = self._listen()
         self.node.create_subscription(
             PlanStatus, "/planner/status", self.statuses.append, qos.STATUS
@@ -304,13 +315,44 @@ class Driver:
             return
 
     def _stream(self) -> None:
-        tick = 0
-        while not self._ended.wait(CONTROL_PERIOD_S):
-            if not self.streaming:
+        iteration = 0
+        while not self._ended.wait(_CLOCK_STEP_S):
+            if self.clock_ns is not None and self.clock_runs:
+                self.clock_ns += round(_CLOCK_STEP_S * 1e9)
+                self._clock.publish(Clock(clock=ns_to_stamp(self.clock_ns)))
+            iteration += 1
+            if not self.streaming or iteration % 5:
                 continue
-            tick += 1
-            phase = 0.05 * tick
+            phase = 0.01 * iteration
             shown = self.picture
             if shown is None:
                 shown = picture_of(0.5 + 0.3 * math.cos(phase), 0.5 + 0.3 * math.sin(phase))
-            self.publish_picture(shown, self.now_ns() + round(self.stamp_offset_s * 1e9))
+            now_ns = self.now_ns() if self.clock_ns is None else self.clock_ns
+            self.publish_picture(shown, now_ns + round(self.stamp_offset_s * 1e9))
+
+
+@contextmanager
+def running_planner(folder: Path, **parameters) -> Iterator[Driver]:
+    """Run a planner in a process of its own, with a driver beside it, in a graph of their own.
+
+    The checkpoint is at ``folder/checkpoint``; ``parameters`` go before the defaults. The process
+    is ``driver.process``. With ``autostart`` (the default) it is active when this returns.
+    """
+    (folder / "quick.yaml").write_text(QUICK_PLANNER)
+    environment = isolated_environment()
+    given = {
+        "checkpoint": make_checkpoint(folder / "checkpoint"),
+        "planner": folder / "quick.yaml",
+        "threads": 1,
+        "autostart": True,
+        **parameters,
+    }
+    driver = Driver(int(environment["ROS_DOMAIN_ID"]))
+    try:
+        with NodeProcess("planner", given, environment, folder / "planner.log") as process:
+            driver.process = process
+            state = PlanStatus.WAITING if given["autostart"] else PlanStatus.INACTIVE
+            driver.wait_status(state, timeout_s=60.0)
+            yield driver
+    finally:
+        driver.close()

@@ -10,16 +10,14 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition  # noqa: E402
 
 from lewm_ros.msg import PlanStatus  # noqa: E402
-from lewm_ros.processes import NodeProcess, isolated_environment  # noqa: E402
 from test.helpers import wait_until  # noqa: E402
 from test.ros.planner_driver import (  # noqa: E402
     CAMERA_TIMEOUT_S,
     CONTROL_PERIOD_S,
     LIMIT,
-    QUICK_PLANNER,
-    Driver,
     make_checkpoint,
     picture_of,
+    running_planner,
 )
 
 GOAL = picture_of(0.2, 0.8)
@@ -29,23 +27,8 @@ SLACK_S = 0.15
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("planner")
-    (folder / "quick.yaml").write_text(QUICK_PLANNER)
-    environment = isolated_environment()
-    parameters = {
-        "checkpoint": make_checkpoint(folder / "checkpoint"),
-        "planner": folder / "quick.yaml",
-        "threads": 1,
-        "autostart": True,
-    }
-    driver = Driver(int(environment["ROS_DOMAIN_ID"]))
-    make_checkpoint(folder / "broken", broken=True)
-    driver.broken_checkpoint = str(folder / "broken")
-    with NodeProcess("planner", parameters, environment, folder / "planner.log") as process:
-        driver.process = process
-        driver.wait_status(PlanStatus.WAITING, timeout_s=60.0)
+    with running_planner(tmp_path_factory.mktemp("planner")) as driver:
         yield driver
-    driver.close()
 
 
 @pytest.fixture
@@ -131,7 +114,8 @@ def test_a_picture_of_another_size_holds_and_both_sizes_are_named(moving):
 
 
 def test_a_frozen_camera_holds(moving):
-    moving.now_ns = lambda frozen=time.time_ns(): frozen
+    frozen_ns = time.time_ns()
+    moving.now_ns = lambda: frozen_ns
     moving.wait_status(PlanStatus.WAITING, "s old")
     assert_holds(moving)
     moving.now_ns = time.time_ns
@@ -146,10 +130,11 @@ def test_a_command_topic_without_a_listener_is_named(moving):
     moving.wait_motion()
 
 
-def test_a_model_that_predicts_nan_holds_and_keeps_trying(moving):
+def test_a_model_that_predicts_nan_holds_and_keeps_trying(moving, tmp_path):
+    broken = make_checkpoint(tmp_path / "broken", broken=True)
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
         assert moving.change_state(transition)
-    assert moving.set_parameter("checkpoint", moving.broken_checkpoint) == ""
+    assert moving.set_parameter("checkpoint", str(broken)) == ""
     assert moving.set_parameter("replan_rate", 5.0) == ""
     for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         assert moving.change_state(transition)
