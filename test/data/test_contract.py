@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from lewm_core.data import Contract, contract_differences, load_contract, save_contract
+from lewm_core.data.contract import Action, ActionField, Camera, State, StateField
 from lewm_core.errors import ContractError, UserError
 from lewm_core.paths import find_shared, preset_names
 
@@ -166,3 +167,18 @@ def test_files_that_cannot_be_contracts(tmp_path: Path) -> None:
     broken.write_text("")
     with pytest.raises(UserError, match="holds nothing"):
         load_contract(broken)
+
+
+def test_the_contract_in_the_documentation_is_valid() -> None:
+    page = Path(__file__).parents[2] / "docs" / "contract.md"
+    example = page.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    contract = Contract.from_dict(yaml.safe_load(example), str(page))
+    assert contract.action_names == ["shoulder", "elbow"]
+    assert contract.action_limits()[3] == ["last", "last"]
+
+
+def test_the_documentation_has_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
+    models = (Contract, Camera, Action, ActionField, State, StateField)
+    keys = {key for model in models for key in model.model_fields}
+    assert {key for key in keys if f"`{key}`" not in page and f".{key}`" not in page} == set()
