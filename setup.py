@@ -108,7 +108,7 @@ class BuildPython(build_py):
             return
         build_folder = Path(self.get_finalized_command("build").build_temp).absolute()
         stage = build_folder / "stage"
-        package = build_interfaces.build(build_folder / "cmake", stage, interfaces_only=False)
+        package = build_interfaces.build(build_folder / "cmake", stage, from_source_tree=False)
         for path in package.rglob("*"):
             if path.suffix == ".so" or path.parent.name in {"msg", "srv", "action"}:
                 if path.is_file() and path.suffix in {".so", ".py"}:

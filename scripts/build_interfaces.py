@@ -79,13 +79,13 @@ def build_environment() -> dict[str, str]:
     return environment
 
 
-def build(build_folder: Path, stage: Path, *, interfaces_only: bool) -> Path:
+def build(build_folder: Path, stage: Path, *, from_source_tree: bool) -> Path:
     """Configure, compile and install the ROS package into a staging folder.
 
     Args:
         build_folder: For CMake; emptied first.
         stage: Emptied first, then filled like a ROS prefix: ``lib/``, ``share/``, ``include/``.
-        interfaces_only: Leave out nodes, core, launch files, presets and checkpoints.
+        from_source_tree: Leave out the Python packages, launch files, presets and checkpoints.
 
     Returns:
         The folder in the stage that holds the Python package ``lewm_ros``.
@@ -112,9 +112,9 @@ def build(build_folder: Path, stage: Path, *, interfaces_only: bool) -> Path:
         "-DBUILD_TESTING=OFF",
         f"-DPython3_EXECUTABLE={sys.executable}",
         f"-DPYTHON_INSTALL_DIR={site_packages}",
-        f"-DLEWM_INTERFACES_ONLY={'ON' if interfaces_only else 'OFF'}",
+        f"-DLEWM_FROM_SOURCE_TREE={'ON' if from_source_tree else 'OFF'}",
     ]
-    if not interfaces_only:
+    if not from_source_tree:
         # A wheel may be installed beside another interpreter than the one that built it.
         configure.append("-DLEWM_SHEBANG=/usr/bin/env python3")
     jobs = str(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
@@ -136,7 +136,10 @@ def build(build_folder: Path, stage: Path, *, interfaces_only: bool) -> Path:
 
 
 def install_interfaces(stage: Path, package: Path, prefix: Path) -> None:
-    """Copy built interfaces from the stage into a prefix, beside nodes in a source tree.
+    """Copy built interfaces and programs from the stage into a prefix.
+
+    The rest of the package stays in the source tree; links lead to it, so that ``ros2 launch``
+    finds what was last edited.
 
     The prefix gets no ``lewm_ros/__init__.py``: with one, the installed folder would be taken
     for the whole package and hide the nodes.
@@ -149,6 +152,12 @@ def install_interfaces(stage: Path, package: Path, prefix: Path) -> None:
     shutil.copytree(package, target, ignore=shutil.ignore_patterns("*.c", "__pycache__"))
     (target / "__init__.py").unlink(missing_ok=True)
     shutil.copytree(stage / "share", prefix / "share", dirs_exist_ok=True)
+    # The commands in bin/ are left to pip, which installs the same ones.
+    shutil.copytree(stage / "lib" / "lewm_ros", prefix / "lib" / "lewm_ros", dirs_exist_ok=True)
+    for folder in ("config", "launch", "checkpoints"):
+        link = prefix / "share" / "lewm_ros" / folder
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT / folder, target_is_directory=True)
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -175,7 +184,7 @@ def main() -> int:
         )
         return 1
     try:
-        package = build(build_folder, build_folder / "stage", interfaces_only=True)
+        package = build(build_folder, build_folder / "stage", from_source_tree=True)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

@@ -80,6 +80,12 @@ lewm_enter() {
   export AMENT_PREFIX_PATH=$LEWM_VENV${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}
   if [ "$LEWM_ROS" = sourced ]; then
     export LD_LIBRARY_PATH=$LEWM_VENV/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # `ros2 launch` and `ros2 topic echo` run in the Python of the installation and need the
+    # nodes, the interfaces and what they stand on.
+    local folder
+    for folder in "$LEWM_VENV"/lib/python3*/site-packages "$LEWM_ROOT"; do
+      PYTHONPATH=$folder${PYTHONPATH:+:$PYTHONPATH}
+    done
   fi
   local variable
   for variable in PYTHONPATH LD_LIBRARY_PATH CMAKE_PREFIX_PATH; do

@@ -1,0 +1,60 @@
+"""The planner, on a simulated scene or on a robot.
+
+Without arguments: the shipped Push-T checkpoint drives the simulated scene to a shipped picture.
+On a robot the planner waits for a goal on ``~/set_goal`` or ``~/reach_goal``.
+
+example: ros2 launch lewm_ros plan.launch.py
+example: ros2 launch lewm_ros plan.launch.py scene:=none checkpoint:=runs/mine/checkpoint
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import OpaqueFunction
+
+from lewm_ros import launching
+from lewm_ros.launching import NO_SCENE, Argument
+
+PLANNER = launching.planner_arguments()
+
+ARGUMENTS = (
+    *PLANNER,
+    launching.CONTRACT,
+    Argument("scene", f"Simulated scene; {NO_SCENE}: a robot.", default="push_t"),
+    *launching.SCENE,
+    launching.USE_SIM_TIME,
+    *launching.COMMON,
+)
+
+
+def nodes(context: LaunchContext) -> list:
+    """Return the nodes for the arguments typed."""
+    # Only one lock step: the scene waits for the planner, which withholds its command.
+    lock_step = launching.parameters(
+        context, [argument for argument in launching.SCENE if argument.name == "lock_step"]
+    )
+    defaults = {"use_sim_time": launching.use_sim_time(context)}
+    explicit = {**launching.parameters(context, PLANNER), **lock_step}
+    # What was not typed may come from the parameter file.
+    for name in ("checkpoint", "autostart"):
+        given = next(argument for argument in PLANNER if argument.name == name)
+        if launching.value(context, name) == given.default:
+            defaults[name] = explicit.pop(name)
+    contract = launching.value(context, "contract")
+    if contract:
+        explicit["contract"] = contract
+
+    scene_defaults = {}
+    if explicit.get("goal_file") == "auto":
+        del explicit["goal_file"]
+        goal = launching.example_goal(context)
+        if goal is not None and not launching.value(context, "scene_seed"):
+            defaults["goal_file"], scene_defaults["seed"] = str(goal[0]), goal[1]
+
+    entities = [launching.node(context, "planner", explicit, defaults)]
+    if launching.has_scene(context):
+        entities.append(launching.scene_node(context, scene_defaults))
+    return entities
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by ``ros2 launch``."""
+    return LaunchDescription([*launching.declare(*ARGUMENTS), OpaqueFunction(function=nodes)])

@@ -1,0 +1,56 @@
+"""Records the topics of a contract to bags, from a robot or from a simulated scene.
+
+example: ros2 launch lewm_ros record.launch.py contract:=my_robot.yaml out:=data/mine
+example: ros2 launch lewm_ros record.launch.py scene:=push_t out:=data/push_t episodes:=100
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import OpaqueFunction
+
+from lewm_ros import launching
+from lewm_ros.launching import NO_SCENE, Argument
+
+ARGUMENTS = (
+    launching.CONTRACT,
+    *launching.RECORDER,
+    Argument(
+        "scene", "Simulated scene, driven by its scripted expert; none: a robot.", default=NO_SCENE
+    ),
+    *launching.EXPERT,
+    *launching.SCENE,
+    launching.USE_SIM_TIME,
+    *launching.COMMON,
+)
+
+
+def nodes(context: LaunchContext) -> list:
+    """Return the nodes for the arguments typed."""
+    with_scene = launching.has_scene(context)
+    defaults = {"use_sim_time": launching.use_sim_time(context)}
+    contract = launching.value(context, "contract")
+    if with_scene:
+        contract = contract or launching.value(context, "scene")
+        # The expert announces its episodes; nobody is there to call the services.
+        defaults["follow_events"] = True
+    explicit = launching.parameters(context, launching.RECORDER)
+    if contract:
+        explicit["contract"] = contract
+    entities = [launching.node(context, "record_dataset", explicit, defaults)]
+    if with_scene:
+        drive = {
+            "scene": launching.value(context, "scene"),
+            "contract": contract,
+            "recorder": "record_dataset",
+            "recorder_services": False,
+            **launching.parameters(context, launching.EXPERT),
+        }
+        entities.append(launching.scene_node(context))
+        entities.append(
+            launching.node(context, "expert", drive, {"use_sim_time": defaults["use_sim_time"]})
+        )
+    return entities
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by ``ros2 launch``."""
+    return LaunchDescription([*launching.declare(*ARGUMENTS), OpaqueFunction(function=nodes)])

@@ -1,0 +1,254 @@
+"""What the launch files share: their arguments as tables, and the nodes made from them.
+
+An argument left empty is not passed on: then the parameter file decides, and where that is silent
+the node's own default. So an argument typed goes before the file, and the file before a default.
+Needs `launch` and `launch_ros`, which come with a ROS installation and not from PyPI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from lewm_core.errors import ConfigError
+from lewm_core.paths import shared_folder
+
+#: Value of the argument ``scene`` for a real robot.
+NO_SCENE = "none"
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument.
+
+    Attributes:
+        name: As typed: ``name:=value``.
+        description: With the unit.
+        kind: Type of the node parameter it becomes.
+        default: Shown by ``--show-args``; empty: left to the parameter file and the node.
+        parameter: Of the node, where its name is another; empty: the same.
+        choices: Values allowed.
+    """
+
+    name: str
+    description: str
+    kind: type = str
+    default: str = ""
+    parameter: str = ""
+    choices: tuple[str, ...] = ()
+
+
+COMMON = (
+    Argument("namespace", "Of the nodes; topics of the contract that begin with / are not moved."),
+    Argument("params_file", "YAML file with ROS parameters; arguments typed go before it."),
+    Argument(
+        "log_level", "Of the nodes.", default="info",
+        choices=("debug", "info", "warn", "error", "fatal"),
+    ),
+    Argument(
+        "dds_profile",
+        "Fast DDS profile of config/fastdds that the nodes apply (LEWM_DDS_PROFILE); none: Fast "
+        "DDS's own defaults. A FASTDDS_DEFAULT_PROFILES_FILE of yours goes before it.",
+        default="host",
+    ),
+)
+
+USE_SIM_TIME = Argument(
+    "use_sim_time", "Follow /clock; auto: if a simulated scene runs.", default="auto",
+    choices=("auto", "true", "false"),
+)
+
+CONTRACT = Argument(
+    "contract", "Contract: a YAML file, or a name in config/robots; empty: that of the scene or "
+    "checkpoint."
+)
+
+SCENE = (
+    Argument("camera_rate", "Pictures per second of scene time, Hz; 0: the control rate.", float),
+    Argument("image_width", "Of the pictures, px; 0: the contract's.", int),
+    Argument("image_height", "Of the pictures, px; 0: the contract's.", int),
+    Argument(
+        "real_time_factor", "Simulated seconds per second; 0: as fast as possible.", float
+    ),
+    Argument("lock_step", "Scene time stands still until the command for it is there.", bool),
+    Argument("publish_clock", "Publish /clock; false: stamp with the system's time.", bool),
+    Argument("scene_seed", "Of the first start; -1: drawn.", int, parameter="seed"),
+)
+
+EXPERT = (
+    Argument("episodes", "Number of episodes the scripted expert drives.", int),
+    Argument("steps", "Control steps of each episode.", int),
+    Argument("expert_seed", "Of the first episode; the next ones count up.", int,
+             parameter="seed"),
+)
+
+RECORDER = (
+    Argument("out", "Folder of the dataset.", default="data/recording"),
+    Argument("extra_topics", "Topics recorded besides the contract's: [/joint_states, /tf].",
+             list),
+    Argument("autostart", "Begin an episode at once.", bool),
+    Argument("follow_events", "Begin and end episodes by the events on /episode.", bool),
+    Argument("episode_prefix", "Of the names of episodes that have none of their own."),
+    Argument("storage", "Of the bags.", choices=("mcap", "sqlite3")),
+    Argument("queue_mib", "MiB that may wait for the disk.", float),
+    Argument("minimum_free_gib", "GiB of disk that stay free.", float),
+    Argument("quota_gib", "GiB recorded in all; 0: no limit.", float),
+)
+
+
+def planner_arguments() -> tuple[Argument, ...]:
+    """Return one argument for each parameter of the planner, with the node's own words."""
+    from lewm_ros.planner_parameters import DECLARATIONS
+
+    defaults = {"checkpoint": "push_t-nano", "goal_file": "auto", "autostart": "true"}
+    extra = {
+        "goal_file": " auto: the shipped picture, if the shipped scene starts from its own seed."
+    }
+    return tuple(
+        Argument(
+            row.name, row.description + extra.get(row.name, ""), type(row.default),
+            defaults.get(row.name, ""),
+        )
+        for row in DECLARATIONS
+        # The same argument of the scene and of the planner.
+        if row.name not in {"contract", "lock_step"}
+    )
+
+
+def declare(*arguments: Argument) -> list[DeclareLaunchArgument]:
+    """Return the declarations for a launch description, in this order."""
+    return [
+        DeclareLaunchArgument(
+            argument.name,
+            default_value=argument.default,
+            description=argument.description,
+            choices=[*argument.choices, *([] if argument.default else [""])]
+            if argument.choices
+            else None,
+        )
+        for argument in arguments
+    ]
+
+
+def value(context: LaunchContext, name: str) -> str:
+    """Return what was typed for an argument, or its default, without blanks around it."""
+    return LaunchConfiguration(name).perform(context).strip()
+
+
+def flag(context: LaunchContext, name: str) -> bool:
+    """Return an argument that is true or false.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    return _convert(name, value(context, name), bool)
+
+
+def parameters(context: LaunchContext, arguments: Iterable[Argument]) -> dict[str, Any]:
+    """Return the node parameters for those arguments that are not empty.
+
+    Raises:
+        ConfigError: A value does not have the parameter's type.
+    """
+    typed = {}
+    for argument in arguments:
+        text = value(context, argument.name)
+        if text:
+            converted = _convert(argument.name, text, argument.kind)
+            typed[argument.parameter or argument.name] = converted
+    return typed
+
+
+def use_sim_time(context: LaunchContext) -> bool:
+    """Return whether the nodes follow /clock."""
+    given = value(context, "use_sim_time")
+    return has_scene(context) if given == "auto" else given == "true"
+
+
+def has_scene(context: LaunchContext) -> bool:
+    """Return whether a simulated scene is to run."""
+    return value(context, "scene") not in ("", NO_SCENE)
+
+
+def example_goal(context: LaunchContext) -> tuple[Path, int] | None:
+    """Return the shipped goal picture of the scene and the seed of its start, if there is one."""
+    folder = shared_folder() / "config" / "goals"
+    facts = folder / f"{value(context, 'scene')}.yaml"
+    if not has_scene(context) or not facts.is_file():
+        return None
+    seed = yaml.safe_load(facts.read_text(encoding="utf-8"))["scene_seed"]
+    return facts.with_suffix(".png"), int(seed)
+
+
+def node(
+    context: LaunchContext,
+    executable: str,
+    explicit: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> Node:
+    """Return a node of this package; when it ends, all of the launch ends.
+
+    Args:
+        context: With the arguments of `COMMON` declared.
+        executable: Which node; also its name.
+        explicit: Parameters from arguments that were typed: before the parameter file.
+        defaults: Parameters that the parameter file may overrule.
+
+    Raises:
+        ConfigError: The parameter file is missing.
+    """
+    layers: list[Any] = [dict(defaults)] if defaults else []
+    params_file = value(context, "params_file")
+    if params_file:
+        path = Path(params_file).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"params_file {params_file}: no such file")
+        layers.append(str(path))
+    if explicit:
+        layers.append(dict(explicit))
+    return Node(
+        package="lewm_ros",
+        executable=executable,
+        name=executable,
+        namespace=value(context, "namespace"),
+        parameters=layers,
+        additional_env={"LEWM_DDS_PROFILE": value(context, "dds_profile")},
+        ros_arguments=["--log-level", value(context, "log_level")],
+        output="screen",
+        emulate_tty=True,
+        on_exit=Shutdown(reason=f"{executable} has ended"),
+    )
+
+
+def scene_node(context: LaunchContext, defaults: Mapping[str, Any] | None = None) -> Node:
+    """Return the node of the simulated scene; ``scene`` and `SCENE` must be declared."""
+    explicit = {"scene": value(context, "scene"), **parameters(context, SCENE)}
+    if value(context, "contract"):
+        explicit["contract"] = value(context, "contract")
+    own = {"contract": value(context, "scene"), **(defaults or {})}
+    return node(context, "scene", explicit, own)
+
+
+def _convert(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        lowered = text.lower()
+        if lowered not in _TRUE + _FALSE:
+            raise ConfigError(f"argument {name}:={text}: give true or false")
+        return lowered in _TRUE
+    if kind is list:
+        entries: Sequence[str] = text.strip("[]").split(",")
+        return [entry.strip().strip("'\"") for entry in entries if entry.strip()]
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ConfigError(f"argument {name}:={text}: give a number ({kind.__name__})") from error
