@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -186,6 +187,8 @@ def _read_or_leave_out(
 
 def _quiet_worker() -> None:
     cv2.setNumThreads(1)
+    # SIGINT goes to the whole group; the parent stops the work, and one traceback is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_bag(

@@ -235,6 +235,33 @@ def test_other_readers_agree(tmp_path: Path) -> None:
     assert stamps == [tick * 100 * MS for tick in range(41)]
 
 
+@pytest.mark.parametrize("compression", ["LZ4", "ZSTD", "NONE"])
+@pytest.mark.parametrize("cut", [0, 20])
+def test_files_of_another_writer(tmp_path: Path, compression: str, cut: int) -> None:
+    """MCAP as rosbag2's own plugin may write it: with checksums, other compressions, cut short."""
+    mcap_writer = pytest.importorskip("mcap.writer")
+    path = tmp_path / "foreign.mcap"
+    with path.open("wb") as stream:
+        writer = mcap_writer.Writer(
+            stream,
+            chunk_size=1000,
+            compression=mcap_writer.CompressionType[compression],
+            enable_crcs=True,
+        )
+        writer.start(profile="ros2", library="test")
+        text, _ = typestore().generate_msgdef(TWIST, ros_version=2)
+        schema = writer.register_schema(TWIST, "ros2msg", text.encode())
+        channel = writer.register_channel("/command", "cdr", schema)
+        for number in range(100):
+            data = bytes(typestore().serialize_cdr(stamped(TWIST, number), TWIST))
+            writer.add_message(channel, number, data, number)
+        writer.finish()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    with BagReader(path) as reader:
+        assert reader.truncated == (cut > 0)
+        assert [entry.header_ns for entry in reader] == list(range(100))
+
+
 def test_pictures_are_not_copied_on_their_way(tmp_path: Path) -> None:
     bag = tmp_path / "episode"
     with BagWriter(bag) as writer:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,45 @@ def test_two_processes_side_by_side(tmp_path: Path) -> None:
     assert all(process.returncode == 0 for process in processes)
     assert sorted(int(result[0]) for result in results) == [0, 0, 6]
     assert len({tuple(result[1:]) for result in results}) == 1
+
+
+def test_sigint_stops_a_build_and_leaves_nothing_half_finished(tmp_path: Path) -> None:
+    data = dataset(tmp_path / "data", episodes=40)
+    program = (
+        "import sys\n"
+        "from lewm_core.data import build_cache, load_contract\n"
+        "if __name__ == '__main__':\n"
+        "    build_cache(sys.argv[1], load_contract(sys.argv[1]), 4, cache_dir=sys.argv[2],"
+        " workers=2, progress=lambda *done: print(done, flush=True))\n"
+    )
+    script = tmp_path / "build.py"
+    script.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(data), str(tmp_path / "cache")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "(1, 40)"
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count("KeyboardInterrupt") == 1, errors
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_reading_bags_needs_neither_torch_nor_ros() -> None:
+    program = (
+        "import sys, lewm_core.data.cache, lewm_core.data.images\n"
+        "print([name for name in ('torch', 'rclpy', 'mujoco') if name in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    assert output.strip() == "[]"
 
 
 def test_a_build_that_was_killed_is_done_again(tmp_path: Path) -> None:
