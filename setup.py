@@ -35,8 +35,9 @@ REQUIREMENTS = [
     "mujoco>=3.3,<4",
     # Scenes as environments: `env_checker` and the render modes of version 1.
     "gymnasium>=1.0",
-    # Bags without ROS. 0.11 brought the MCAP writer and definitions of custom types.
-    "rosbags>=0.11",
+    # Bags without ROS. 0.11 brought the MCAP writer and definitions of custom types; below 0.12,
+    # since lewm_core/data/bag_writer.py flushes the chunks of that writer.
+    "rosbags>=0.11,<0.12",
     # Checkpoints: nothing is unpickled.
     "safetensors>=0.4.3",
     # Progress bars.
@@ -54,6 +55,8 @@ EXTRAS = {
     "test": [
         "pytest>=7.4",
         "pytest-timeout>=2.2",
+        # The bags of this project are read by another implementation, and the other way round.
+        "mcap>=1.1",
         # test/package builds a workspace the way users of a ROS installation do.
         "colcon-common-extensions>=0.3",
     ],
