@@ -30,8 +30,6 @@ def nodes(context: LaunchContext) -> list:
     contract = launching.value(context, "contract")
     if with_scene:
         contract = contract or launching.value(context, "scene")
-        # The expert announces its episodes; nobody is there to call the services.
-        defaults["follow_events"] = True
     explicit = launching.parameters(context, launching.RECORDER)
     if contract:
         explicit["contract"] = contract
@@ -40,8 +38,8 @@ def nodes(context: LaunchContext) -> list:
         drive = {
             "scene": launching.value(context, "scene"),
             "contract": contract,
-            "recorder": "record_dataset",
-            "recorder_services": False,
+            "recorder": launching.full_name(context, "record_dataset"),
+            "scene_node": launching.full_name(context, "scene"),
             **launching.parameters(context, launching.EXPERT),
         }
         entities.append(launching.scene_node(context))

@@ -25,7 +25,11 @@ def nodes(context: LaunchContext) -> list:
     if launching.flag(context, "expert"):
         scene = launching.value(context, "scene")
         contract = launching.value(context, "contract") or scene
-        explicit = {"scene": scene, **launching.parameters(context, launching.EXPERT)}
+        explicit = {
+            "scene": scene,
+            "scene_node": launching.full_name(context, "scene"),
+            **launching.parameters(context, launching.EXPERT),
+        }
         defaults = {"contract": contract, "use_sim_time": True}
         entities.append(launching.node(context, "expert", explicit, defaults))
     return entities

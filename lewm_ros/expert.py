@@ -189,7 +189,9 @@ class ExpertNode(Node):
 
     def _listens(self, node_name: str, topic: str) -> bool:
         entries = self.get_subscriptions_info_by_topic(topic)
-        return any(entry.node_name == node_name for entry in entries)
+        names = [f"{entry.node_namespace}/{entry.node_name}" for entry in entries]
+        # A recorder in a namespace is given as "lab/record_dataset".
+        return any(name.strip("/") == node_name.strip("/") for name in names)
 
     def _trigger(self, client: Any) -> None:
         reply = self._call(client, Trigger.Request())

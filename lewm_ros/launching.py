@@ -116,7 +116,9 @@ def planner_arguments() -> tuple[Argument, ...]:
     }
     return tuple(
         Argument(
-            row.name, row.description + extra.get(row.name, ""), type(row.default),
+            row.name,
+            f"{row.description}{extra.get(row.name, '')} (the node's own: {row.default!r})",
+            type(row.default),
             defaults.get(row.name, ""),
         )
         for row in DECLARATIONS
@@ -178,6 +180,12 @@ def use_sim_time(context: LaunchContext) -> bool:
 def has_scene(context: LaunchContext) -> bool:
     """Return whether a simulated scene is to run."""
     return value(context, "scene") not in ("", NO_SCENE)
+
+
+def full_name(context: LaunchContext, name: str) -> str:
+    """Return a node's name with its namespace, without the leading slash."""
+    namespace = value(context, "namespace").strip("/")
+    return f"{namespace}/{name}" if namespace else name
 
 
 def example_goal(context: LaunchContext) -> tuple[Path, int] | None:
