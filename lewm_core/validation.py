@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,12 +89,9 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
         _innermost(error.errors()), key=lambda problem: problem["type"] != "extra_forbidden"
     )
     first = problems[0]
-    location = [part for part in first["loc"] if not _is_union_tag(part)]
-    text = f"{source}: {_describe(first, location, model)}"
-    keys = {
-        _key_text(part for part in problem["loc"] if not _is_union_tag(part))
-        for problem in problems
-    }
+    location, owner = _walk(first["loc"], model)
+    text = f"{source}: {_describe(first, location, owner)}"
+    keys = {_key_text(_walk(problem["loc"], model)[0]) for problem in problems}
     further = len(keys) - 1
     return text + (f" (and {further} more)" if further > 0 else "")
 
@@ -112,11 +109,10 @@ def _innermost(problems: list[Any]) -> list[Any]:
     ]
 
 
-def _describe(problem: Any, location: list[int | str], model: type[BaseModel]) -> str:
+def _describe(problem: Any, location: list[int | str], owner: type[BaseModel] | None) -> str:
     key = _key_text(location)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        owner = _model_at(model, location[:-1])
         keys = owner.model_fields if owner is not None else {}
         return f"unknown key {key!r}; {suggestion(str(location[-1]), keys)}"
     if kind == "missing":
@@ -142,28 +138,52 @@ def _is_union_tag(part: int | str) -> bool:
     )
 
 
-def _model_at(model: type[BaseModel], location: Iterable[int | str]) -> type[BaseModel] | None:
-    """Walk from ``model`` along ``location`` to the model that owns the last key."""
-    current: type[BaseModel] | None = model
+def _walk(
+    location: Iterable[int | str], model: type[BaseModel]
+) -> tuple[list[int | str], type[BaseModel] | None]:
+    """Follow a problem's location from ``model``.
+
+    Returns:
+        The location without what pydantic put into it to name a member of a union, and the model
+        that owns its last key (None where that is no model).
+    """
+    kept: list[int | str] = []
+    owner: type[BaseModel] | None = model
+    candidates: list[type[BaseModel]] = [model]
     for part in location:
-        if current is None:
-            return None
+        if _is_union_tag(part):
+            continue
+        tagged = [candidate for candidate in candidates if part in _tags(candidate)]
+        if len(candidates) > 1 and tagged:
+            candidates = tagged
+            continue
+        kept.append(part)
         if isinstance(part, int):
             continue
-        field = current.model_fields.get(part)
-        current = _model_in(field.annotation) if field is not None else current
-    return current
+        owner = candidates[0] if candidates else None
+        field = owner.model_fields.get(part) if owner is not None else None
+        candidates = list(_models_in(field.annotation)) if field is not None else []
+    return kept, owner
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the first pydantic model inside an annotation such as ``list[Camera] | None``."""
+def _tags(model: type[BaseModel]) -> set[str]:
+    """Return the values by which a discriminated union may tell ``model`` from others."""
+    return {
+        value
+        for field in model.model_fields.values()
+        if typing.get_origin(field.annotation) is typing.Literal
+        for value in typing.get_args(field.annotation)
+    }
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the pydantic models inside an annotation such as ``list[Camera] | None``."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
     for inner in typing.get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
-    return None
+        yield from _models_in(inner)
 
 
 def _kind(value: object) -> str:
