@@ -8,8 +8,10 @@ of all message types travel inside.
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -35,6 +37,11 @@ from lewm_core.errors import BagError
 #: rosbag2's metadata version: 8 keeps QoS as a string of numbers, which Humble to Kilted read.
 _METADATA_VERSION = 8
 _FOREVER = QosTime(9223372036, 854775807)
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 StorageName = Literal["mcap", "sqlite3"]
 CompressionName = Literal["zstd", "none"]
@@ -64,6 +71,13 @@ class _McapStorage(McapWriter):
     """rosbags' MCAP writer, with every finished chunk handed to the operating system at once."""
 
     last_flush_s = 0.0
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        super().__init__(path, compression)
+        if compression == CompressionMode.STORAGE:
+            # rosbags writes no checksums; without one, damage decodes to wrong numbers in silence.
+            options = {zstd.CompressionParameter.checksum_flag: 1}
+            self.compressor = partial(zstd.compress, options=options)
 
     def close_chunk(self) -> None:
         super().close_chunk()

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import apsw
 import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
@@ -25,7 +26,12 @@ from rosbags.typesys.store import Typestore
 
 from lewm_core.data.bag_writer import BagWriter, make_qos
 from lewm_core.data.contract import Contract
-from lewm_core.data.mcap_salvage import SalvagedMcap, SalvageError, salvage
+from lewm_core.data.mcap_salvage import (
+    DECOMPRESSION_ERRORS,
+    SalvagedMcap,
+    SalvageError,
+    salvage,
+)
 from lewm_core.data.messages import has_header, typestore
 from lewm_core.errors import BagError
 
@@ -47,7 +53,7 @@ _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DamagedBagError(BagError):
-    """Nothing can be read from a bag: it is empty, or was cut before its first chunk."""
+    """A bag is of no use: empty, cut before its first chunk, or overwritten in the middle."""
 
 
 class RawMessage(NamedTuple):
@@ -255,7 +261,7 @@ class BagReader:
             topics: Which ones; default: all.
 
         Raises:
-            BagError: The bag is damaged in the middle.
+            DamagedBagError: The bag is damaged in the middle.
         """
         wanted = set(self.topics if topics is None else topics)
         for part in self._parts:
@@ -270,8 +276,12 @@ class BagReader:
             try:
                 for connection, stamp, data in part.messages(connections):
                     yield RawMessage(connection.topic, connection.msgtype, stamp, data)
-            except (ReaderError, struct.error, ValueError) as error:
-                raise BagError(f"{self.path} is damaged: {error}; record it again") from error
+            except (
+                ReaderError, struct.error, ValueError, apsw.Error, *DECOMPRESSION_ERRORS
+            ) as error:
+                raise DamagedBagError(
+                    f"{self.path} is damaged in the middle: {error}; record it again or delete it"
+                ) from error
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
         """Yield decoded messages in the order in which they were received.
@@ -280,7 +290,8 @@ class BagReader:
             topics: Which ones; default: all.
 
         Raises:
-            BagError: The bag is damaged in the middle, or a message cannot be decoded.
+            DamagedBagError: The bag is damaged in the middle.
+            BagError: A message cannot be decoded.
         """
         for topic, type_name, receive_ns, data in self.raw(topics):
             yield BagMessage(

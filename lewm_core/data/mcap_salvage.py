@@ -23,6 +23,8 @@ else:
 
 _MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
+#: What zstd and lz4 raise on damaged data.
+DECOMPRESSION_ERRORS = (zstd.ZstdError, RuntimeError)
 _MESSAGE_HEADER = struct.Struct("<HIQQ")
 #: A chunk that claims to be larger is damage, not data.
 _LARGEST_CHUNK = 2**31
@@ -152,7 +154,7 @@ def _decompressed(chunk: memoryview) -> memoryview | None:
             raw = decompress_lz4(packed)
         else:
             raw = packed
-    except (struct.error, UnicodeDecodeError, RuntimeError, zstd.ZstdError):
+    except (struct.error, UnicodeDecodeError, *DECOMPRESSION_ERRORS):
         return None
     return memoryview(raw) if len(raw) == expected else None
 

@@ -133,6 +133,33 @@ def test_a_chunk_that_was_overwritten_ends_the_salvage(tmp_path: Path) -> None:
         assert [entry.receive_ns for entry in reader] == list(range(20))
 
 
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_damage_in_the_middle_of_a_finished_bag(tmp_path: Path, storage: str) -> None:
+    sent = [(number, float(number), 0.0) for number in range(3000)]
+    bag = write_bag(tmp_path / "bag", small_contract(), [0], sent, storage=storage)
+    (path,) = [file for file in bag.iterdir() if file.name != "metadata.yaml"]
+    data = bytearray(path.read_bytes())
+    data[4000:12000] = bytes(value % 251 for value in range(8000))
+    path.write_bytes(data)
+    with pytest.raises(DamagedBagError, match="is damaged in the middle|cannot be read") as caught:
+        with BagReader(bag) as reader:
+            list(reader.raw())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Without checksums a picture would decode to wrong numbers in silence."""
+    bag = write_bag(tmp_path / "bag", small_contract(), list(range(200)), [(0, 0.0, 0.0)])
+    data = (bag / "bag.mcap").read_bytes()
+    chunk_bytes = data.index(b"zstd") + 12
+    for offset in range(chunk_bytes + 20, chunk_bytes + 400, 20):
+        flipped = bytearray(data)
+        flipped[offset] ^= 1
+        (bag / "bag.mcap").write_bytes(flipped)
+        with BagReader(bag) as reader, pytest.raises(DamagedBagError, match="in the middle"):
+            list(reader.raw())
+
+
 def test_nothing_to_read(tmp_path: Path) -> None:
     empty = tmp_path / "empty.mcap"
     empty.touch()
