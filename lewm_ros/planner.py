@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import queue
 import sys
 import time
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.errors import ImageError, UserError
-from lewm_ros.runtime import end_node, ros_imports, run_node
+from lewm_core.errors import UserError
+from lewm_ros.runtime import end_node, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.planner"):
     from diagnostic_msgs.msg import DiagnosticArray
@@ -26,25 +25,18 @@ with ros_imports("lewm_ros.planner"):
     from sensor_msgs.msg import Image
 
     from lewm_ros import qos
-    from lewm_ros.camera_watch import CameraWatch
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.control_timer import ControlTimer
-    from lewm_ros.msg import ActionPlan, EpisodeEvent, PlanStatus
+    from lewm_ros.msg import EpisodeEvent, PlanStatus
     from lewm_ros.planner_goals import goal_from_file, goal_from_message, picture_from_message
-    from lewm_ros.planner_messages import CommandWriter, action_plan, imagination, message_class
     from lewm_ros.planner_mission import Ending, GoalRequest, Mission
     from lewm_ros.planner_parameters import check_changes, declare_parameters, read_parameters
+    from lewm_ros.planner_pilot import PlannerPilot
     from lewm_ros.planner_requests import PlannerRequests
     from lewm_ros.planner_session import PlannerSession, open_session
     from lewm_ros.planner_status import PlannerReport
-    from lewm_ros.planner_thread import (
-        GoalTaken,
-        GoalWanted,
-        Outcome,
-        PictureAssessed,
-        PlanMade,
-        PlanningThread,
-    )
+    from lewm_ros.planner_thread import Outcome, PlanningThread
+    from lewm_ros.planner_topics import PlannerTopics
     from lewm_ros.safety import SafeCommand, StopLatch
 
 #: How long a stopping node waits for the last hold command to arrive, and for a plan to end.
@@ -84,9 +76,9 @@ class PlannerNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._on_parameters)
         self.mission = Mission()
         self._latch = StopLatch()
-        self._report = PlannerReport()
+        self._idle_report = PlannerReport()
         self._session: PlannerSession | None = None
-        self._thread: PlanningThread | None = None
+        self._pilot: PlannerPilot | None = None
         self._active = False
         self._failure: UserError | None = None
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -114,12 +106,10 @@ class PlannerNode(LifecycleNode):
         """Hold for the last time; called when the process ends, whatever ends it."""
         if self._active:
             self._leave_active("the planner's process ends")
-            self._command_publisher.wait_for_all_acked(
-                Duration(nanoseconds=round(_ACKNOWLEDGE_S * 1e9))
-            )
-        self._report.state, self._report.reason = PlanStatus.INACTIVE, "the process ended"
+            self._topics.wait_commands_received(_ACKNOWLEDGE_S)
+        self._idle_report.reason = "the process ended"
         self._publish_status()
-        if self._thread is not None:
+        if self._session is not None:
             self._thread.end(_PLAN_END_S)
         self._requests.destroy()
 
@@ -129,11 +119,9 @@ class PlannerNode(LifecycleNode):
         """Load and warm everything, make the topics; on failure the reason is in the log."""
         self._failure = None
         self._settings = read_parameters(self)
-        for line in self._settings.lines():
-            self.get_logger().info(f"parameter {line}")
+        log_parameters(self)
         try:
-            self._session = open_session(self._settings, self.get_logger().info)
-            self._make_topics(self._session)
+            self._set_up(open_session(self._settings, self.get_logger().info))
         except (UserError, OSError) as error:
             self._fail_configure(error if isinstance(error, UserError) else UserError(str(error)))
             return _FAILURE
@@ -141,34 +129,19 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
             self._fail_configure(UserError(f"{type(error).__name__}: {error}"))
             return _FAILURE
-        self._report.reason = "configured, not active"
+        self._idle_report = PlannerReport(reason="configured, not active")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to publish commands: hold, until there is a goal, a picture and a plan."""
         result = super().on_activate(state)
-        session = self._require_session()
-        self._report = PlannerReport()
-        self._camera.reset()
-        self._newest_picture: NDArray[np.uint8] | None = None
-        self._assessed_ns = -1
-        self._withheld = False
-        session.controller.clear_goal()
-        session.controller.reset()
-        session.guard.reset()
-        session.guard.active = True
-        self.mission.forget()
+        self._pilot.activate(self._settings)
         self._active = True
-        self._replan_timer.timer_period_ns = round(
-            session.replan_period_s(self._settings) * 1e9
-        )
-        self._replan_timer.reset()
+        self._reset_replan_timer()
         self._control.start()
         if self._goal_from_file is not None and not self._latch.latched:
             tolerance = self.tolerance(0.0)
-            self.pursue(
-                GoalRequest([self._goal_from_file], self._settings.goal_file, tolerance)
-            )
+            self.pursue(GoalRequest([self._goal_from_file], self._settings.goal_file, tolerance))
         self._update_status(PlanStatus.WAITING, "just activated", holding=True)
         self.get_logger().info("active")
         return result
@@ -181,13 +154,14 @@ class PlannerNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure made."""
         self._tear_down()
+        self._idle_report = PlannerReport()
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Hold if active, and free everything."""
         self._leave_active("the planner was shut down")
         self._tear_down()
-        self._report.reason = "shut down"
+        self._idle_report = PlannerReport(reason="shut down")
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -209,35 +183,18 @@ class PlannerNode(LifecycleNode):
         self._failure = error
         self._tear_down()
         line = " ".join(str(error).split())
-        self._report.reason = f"configure failed: {line}"
+        self._idle_report = PlannerReport(reason=f"configure failed: {line}")
         self.get_logger().error(f"configure failed: {line}")
 
-    def _require_session(self) -> PlannerSession:
-        if self._session is None:
-            raise UserError("the planner is not configured")
-        return self._session
-
-    def _make_topics(self, session: PlannerSession) -> None:
-        contract = session.contract
-        camera = contract.camera
-        self._writer = CommandWriter(contract)
-        self._camera = CameraWatch(camera.topic, camera.timeout)
+    def _set_up(self, session: PlannerSession) -> None:
         self._goal_from_file = None
         if self._settings.goal_file:
-            self._goal_from_file = self.goal_picture(self._settings.goal_file)
-        self._command_publisher = self.create_lifecycle_publisher(
-            self._writer.message_type, contract.action.topic, qos.COMMAND
-        )
-        self._plan_publisher = self.create_lifecycle_publisher(ActionPlan, "~/plan", 5)
-        self._imagination_publisher = self.create_lifecycle_publisher(Image, "~/imagination", 1)
-        self._camera_subscription = self.create_subscription(
-            message_class(camera.message),
-            camera.topic,
-            self._safely(self._on_image),
-            qos.CAMERA_NEWEST,
-        )
-        self._episode_subscription = self.create_subscription(
-            EpisodeEvent, "episode", self._safely(self._on_episode), qos.EPISODE
+            self._goal_from_file = goal_from_file(
+                self._settings.goal_file, session.contract.camera, session.image_size
+            )
+        contract = session.contract
+        self._topics = PlannerTopics(
+            self, contract, self._safely(self._on_image), self._safely(self._on_episode)
         )
         # Before the control timer: where both are due, the plan is asked for first.
         self._replan_timer = self.create_timer(
@@ -247,38 +204,35 @@ class PlannerNode(LifecycleNode):
         self._control = ControlTimer(
             self, contract.control_period, self._safely(self._on_control_tick)
         )
+        self._status_timer.timer_period_ns = round(1e9 / self._settings.status_rate)
         self._thread = PlanningThread(
             session.controller, self._now_ns, self._hand_over, session.threads
         )
-        self._status_timer.timer_period_ns = round(1e9 / self._settings.status_rate)
+        self._pilot = PlannerPilot(
+            session, self._thread, self.mission, self._latch, self._topics, self.get_logger().info
+        )
+        self._session = session
 
     def _leave_active(self, reason: str) -> None:
         if not self._active:
             return
-        self._publish_command(self._require_session().guard.hold(reason, self._now_ns()))
-        self.give_up(Ending.FAILED, reason)
+        self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
         self._active = False
-        self._require_session().guard.active = False
         self._control.stop()
         self._replan_timer.cancel()
-        self._update_status(PlanStatus.INACTIVE, "configured, not active", holding=False)
+        self._idle_report = PlannerReport(reason="configured, not active")
+        self._publish_status()
         self.get_logger().info(f"not active any more: {reason}")
 
     def _tear_down(self) -> None:
-        if self._thread is not None:
-            if not self._thread.end(_PLAN_END_S):
-                self.get_logger().warning("a plan is still being made; its result is dropped")
-            self._thread = None
-            self.destroy_subscription(self._camera_subscription)
-            self.destroy_subscription(self._episode_subscription)
-            self._control.destroy()
-            self.destroy_timer(self._replan_timer)
-            for publisher in (
-                self._command_publisher, self._plan_publisher, self._imagination_publisher
-            ):
-                self.destroy_lifecycle_publisher(publisher)
-        self._session = None
-        self._report = PlannerReport()
+        if self._session is None:
+            return
+        self._session = self._pilot = None
+        if not self._thread.end(_PLAN_END_S):
+            self.get_logger().warning("a plan is still being made; its result is dropped")
+        self._control.destroy()
+        self.destroy_timer(self._replan_timer)
+        self._topics.destroy()
 
     # --- what the requests need (`lewm_ros.planner_requests.Host`) -------------------------------
 
@@ -298,35 +252,29 @@ class PlannerNode(LifecycleNode):
         Raises:
             ImageError: It cannot be read or has another size than the camera's pictures.
         """
-        session = self._require_session()
         read = goal_from_file if isinstance(source, str) else goal_from_message
-        return read(source, session.contract.camera, session.image_size)
+        return read(source, self._session.contract.camera, self._session.image_size)
 
     def tolerance(self, asked: float) -> float | None:
         """Return the tolerance for a goal that asked for this one (0: the default)."""
-        return asked if asked > 0.0 else self._require_session().default_tolerance(self._settings)
+        return asked if asked > 0.0 else self._session.default_tolerance(self._settings)
 
     def pursue(self, request: GoalRequest) -> None:
         """Take up a request; one that is under way is pre-empted."""
-        self._thread.drop()
-        self._require_session().controller.clear_goal()
-        self.mission.begin(request, self._now_ns())
-        self._want_goal()
-        self.get_logger().info(f"pursuing {request.label}, tolerance {request.tolerance}")
+        self._pilot.pursue(request, self._now_ns())
+        self._replan_timer.reset()
 
     def give_up(self, ending: Ending, message: str) -> None:
         """End what is pursued, and hold from the next command on."""
-        if self._session is not None and self._thread is not None:
-            self._thread.drop()
-            self._session.controller.clear_goal()
-        self.mission.end(ending, message)
+        if self._active:
+            self._pilot.give_up(ending, message)
 
     def stop(self, reason: str) -> None:
         """Latch the stop, and hold at once."""
         self._latch.stop(reason)
         self.get_logger().warning(f"stopped: {reason}")
-        self.give_up(Ending.STOPPED, reason)
         if self._active:
+            self._pilot.give_up(Ending.STOPPED, reason)
             self._control_now()
 
     def resume(self) -> bool:
@@ -339,51 +287,39 @@ class PlannerNode(LifecycleNode):
     def _on_image(self, message: Any) -> None:
         if not self._active:
             return
-        session = self._require_session()
-        camera, now_ns = session.contract.camera, self._now_ns()
+        camera, now_ns = self._session.contract.camera, self._now_ns()
         stamp_ns = stamp_to_ns(message.header.stamp) if camera.clock == "header" else now_ns
-        if not self._camera.accepts(stamp_ns, now_ns):
-            return
-        try:
-            picture = picture_from_message(message, camera, session.image_size)
-        except (ImageError, ValueError) as error:
-            self._camera.refuse(" ".join(str(error).split()))
-            self.get_logger().warning(
-                f"picture refused: {error}", throttle_duration_sec=2.0
-            )
-            return
-        self._camera.accept(stamp_ns)
-        self._newest_picture = picture
-        session.controller.observe(stamp_ns, picture)
-        # More often than the control rate, a distance is of no use to anybody.
-        due_ns = self._assessed_ns + round(0.9e9 * session.contract.control_period)
-        if self.mission.request is not None and not self._assessed_ns <= stamp_ns < due_ns:
-            self._assessed_ns = stamp_ns
-            self._thread.want_assessment(self.mission.serial, stamp_ns)
+        size = self._session.image_size
+        refusal = self._pilot.picture_came(
+            stamp_ns, now_ns, lambda: picture_from_message(message, camera, size)
+        )
+        if refusal:
+            self.get_logger().warning(f"picture refused: {refusal}", throttle_duration_sec=2.0)
 
     def _on_episode(self, event: EpisodeEvent) -> None:
         if self._active and event.event == EpisodeEvent.START:
-            # A scene was reset: what was seen before belongs to another past.
-            self._require_session().controller.reset()
+            self._pilot.scene_began()
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if self._active:
             self.get_logger().warning("ROS time was set back or its source changed: starting anew")
-            self._require_session().controller.reset()
-            self._camera.forget()
-            self._assessed_ns = -1
+            self._pilot.clock_jumped()
             self._control.start()
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_changes(changes, lambda: self._session is not None)
 
-    def _on_parameters(self, _: list[Parameter]) -> None:
+    def _on_parameters(self, changes: list[Parameter]) -> None:
         self._settings = read_parameters(self)
         if self._active:
-            period_ns = round(self._require_session().replan_period_s(self._settings) * 1e9)
-            if self._replan_timer.timer_period_ns != period_ns:
-                self._replan_timer.timer_period_ns = period_ns
-                self._replan_timer.reset()
+            self._pilot.settings = self._settings
+            if any(change.name == "replan_rate" for change in changes):
+                self._reset_replan_timer()
+
+    def _reset_replan_timer(self) -> None:
+        period_s = self._session.replan_period_s(self._settings)
+        self._replan_timer.timer_period_ns = round(period_s * 1e9)
+        self._replan_timer.reset()
 
     def _hand_over(self, outcome: Outcome) -> None:
         """Called in the planning thread."""
@@ -393,215 +329,84 @@ class PlannerNode(LifecycleNode):
     def _on_outcomes(self) -> None:
         while not self._outcomes.empty():
             outcome = self._outcomes.get()
-            if not self._active or self.mission.request is None:
-                continue
-            if outcome.serial != self.mission.serial:
-                continue
-            if isinstance(outcome, GoalTaken):
-                self._goal_taken(outcome)
-            elif isinstance(outcome, PlanMade):
-                self._plan_made(outcome)
-            else:
-                self._picture_assessed(outcome)
-        if self._active and self._withheld and not self._thread.planning:
-            self._withheld = False
+            plan = self._pilot.handle(outcome, self._now_ns()) if self._active else None
+            if plan is not None:
+                self._topics.send_plan(plan)
+        if self._active and self._pilot.owes_command():
             self._control_now()
-
-    def _goal_taken(self, taken: GoalTaken) -> None:
-        if taken.failure:
-            self.mission.plan_failure = f"the goal cannot be encoded: {taken.failure}"
-            return
-        self._replan_timer.reset()
-        self._thread.want_plan(taken.serial)
-
-    def _plan_made(self, made: PlanMade) -> None:
-        report, session, result = self._report, self._require_session(), made.result
-        if result.failed:
-            if not self.mission.plan_failure:
-                self.get_logger().error(f"{result.reason}; the next attempt follows")
-            self.mission.plan_failure = result.reason
-            return
-        if result.plan is None:
-            return
-        self.mission.plan_failure = ""
-        self.mission.plan_cost = float(result.plan.cost[0])
-        report.plans += 1
-        report.candidates_dropped += result.plan.dropped
-        report.encode_times.add(result.encode_s)
-        report.plan_times.add(result.plan_s)
-        period_s = session.replan_period_s(self._settings)
-        report.plans_late += (made.done_ns - made.asked_ns) * 1e-9 > period_s
-        self._plan_publisher.publish(
-            action_plan(
-                session.contract,
-                result.plan.actions[0].numpy(),
-                result.start_ns,
-                result.image_stamp_ns,
-                self.mission.plan_cost,
-                result.predicted_distances,
-            )
-        )
-
-    def _picture_assessed(self, seen: PictureAssessed) -> None:
-        self.mission.picture_failure = seen.failure
-        if seen.failure:
-            return
-        needed = self._settings.reached_pictures
-        if not self.mission.saw(seen.stamp_ns, seen.distance, seen.reached, needed):
-            return
-        label = self.mission.request.label
-        self.get_logger().info(f"goal reached: {label}, distance {seen.distance:.4g}")
-        if self.mission.arrive(self._now_ns()):
-            self._want_goal()
-        else:
-            self._require_session().controller.clear_goal()
-
-    def _want_goal(self) -> None:
-        mission = self.mission
-        self._thread.want_goal(
-            GoalWanted(mission.serial, mission.request.picture, mission.request.tolerance)
-        )
 
     # --- what goes out --------------------------------------------------------------------------
 
     def _on_replan_timer(self) -> None:
-        # A plan that is still being made is late (counted when it is done); this one is skipped.
-        if self._active and self.mission.request is not None and not self._obstacle():
-            if self.mission.plan_failure.startswith("the goal"):
-                self._want_goal()
-            else:
-                self._thread.want_plan(self.mission.serial)
+        if self._active:
+            self._pilot.replan(self._now_ns())
 
     def _on_control_tick(self) -> None:
         if not self._active:
             return
-        self._report.command_jitters.add(self._control.lateness_s(self._now_ns()))
-        if self._settings.lock_step and self._thread.planning and not self._latch.latched:
-            self._withheld = True
-            return
-        self._control_now()
+        self._pilot.report.command_jitters.add(self._control.lateness_s(self._now_ns()))
+        if not self._pilot.withholds():
+            self._control_now()
 
     def _control_now(self) -> None:
         """Decide what to do now, publish it, and say so where it changed."""
-        now_ns = self._now_ns()
-        request = self.mission.request
-        if request is not None and request.timed_out(now_ns):
-            self.give_up(
-                Ending.TIMEOUT, f"{request.label} was not reached in {request.timeout_s:g} s"
-            )
-        state, command = self._decide(now_ns)
+        state, command = self._pilot.decide(self._now_ns())
         self._publish_command(command)
         self._update_status(state, command.reason, command.hold)
 
-    def _decide(self, now_ns: int) -> tuple[int, SafeCommand]:
-        session, mission = self._require_session(), self.mission
-        self._report.image_to_command = math.nan
-        if self._latch.latched:
-            return PlanStatus.STOPPED, session.guard.hold(self._latch.reason, now_ns)
-        if mission.request is None:
-            state = PlanStatus.REACHED if mission.reached else PlanStatus.WAITING
-            reason = mission.ended_because if mission.reached else (
-                f"no goal: {mission.ended_because or 'call ~/set_goal or ~/reach_goal'}"
-            )
-            return state, session.guard.hold(reason, now_ns)
-        obstacle = self._obstacle()
-        if obstacle:
-            return PlanStatus.WAITING, session.guard.hold(obstacle, now_ns)
-        if mission.failure:
-            return PlanStatus.FAILED, session.guard.hold(mission.failure, now_ns)
-        wanted = session.controller.command(now_ns)
-        values = None if wanted.hold else wanted.values
-        command = session.guard.check(values, now_ns, self._camera.deadline_ns(), wanted.reason)
-        if not command.hold:
-            age_s = (now_ns - wanted.image_stamp_ns) * 1e-9
-            self._report.image_to_command = age_s
-            self._report.command_ages.add(age_s)
-            return PlanStatus.PLANNING, command
-        if session.controller.wants_plan(now_ns):
-            # The plan ran out or was dropped: the next one must not wait for the timer.
-            self._thread.want_plan(mission.serial)
-        return PlanStatus.WAITING, command
-
-    def _obstacle(self) -> str:
-        """Why nothing can be done whatever the plan is; empty if something can."""
-        problem = self._camera.problem(self._now_ns())
-        if problem and not self.count_publishers(self._camera_subscription.topic_name):
-            problem += "; nobody publishes it"
-        if not problem and self._command_publisher.get_subscription_count() == 0:
-            problem = f"nobody listens on {self._command_publisher.topic_name}"
-        return problem
-
     def _publish_command(self, command: SafeCommand) -> None:
-        if command.values is None:
-            return
         now_ns = self._now_ns()
-        self._command_publisher.publish(self._writer.write(command.values, now_ns))
-        self._require_session().controller.record(now_ns, command.values)
-        self._report.commands += 1
-        self._report.commands_held += command.hold
+        if command.values is not None:
+            self._topics.send_command(command.values, now_ns)
+        self._pilot.published(command, now_ns)
 
     def _update_status(self, state: int, reason: str, holding: bool) -> None:
-        before = self._report.key()
-        self._report.state, self._report.reason = state, reason
-        self._report.holding = holding
-        self._refresh_report()
-        if self._report.key() != before:
+        report = self._pilot.report
+        before = report.key()
+        report.state, report.reason, report.holding = state, reason, holding
+        self._pilot.refresh_report(self._now_ns())
+        if report.key() != before:
             self._publish_status()
 
-    def _refresh_report(self) -> None:
-        report, request = self._report, self.mission.request
-        report.goal = "" if request is None else request.label
-        report.goal_tolerance = math.nan
-        if request is not None and request.tolerance is not None:
-            report.goal_tolerance = request.tolerance
-        report.goal_distance = self.mission.distance
-        report.plan_cost = self.mission.plan_cost
-        if self._session is not None and self._active:
-            report.image_age = self._camera.age_s(self._now_ns())
-            report.images = self._camera.counters.received
-            report.images_refused = self._camera.counters.refused
-            report.commands_clipped = self._session.guard.counters.clipped
-            report.commands_slowed = self._session.guard.counters.slowed
+    def _report(self) -> PlannerReport:
+        return self._pilot.report if self._active else self._idle_report
 
     def _publish_status(self) -> None:
-        self._status_publisher.publish(self._report.message(self._now_ns()))
+        self._status_publisher.publish(self._report().message(self._now_ns()))
 
     def _on_status_timer(self) -> None:
         now_ns, wall_s = self._now_ns(), time.monotonic()
         if now_ns != self._clock_seen[0]:
             self._clock_seen = (now_ns, wall_s)
-        still_s = wall_s - self._clock_seen[1]
-        if self._active and still_s > self._settings.clock_timeout:
-            reason = f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?"
-            self._publish_command(self._require_session().guard.hold(reason, now_ns))
-            self._update_status(PlanStatus.WAITING, reason, holding=True)
-        self._refresh_report()
-        self._publish_status()
         if self._active:
+            still_s = wall_s - self._clock_seen[1]
+            if still_s > self._settings.clock_timeout:
+                self._hold_for(
+                    PlanStatus.WAITING,
+                    f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
+                )
+            self._pilot.refresh_report(now_ns)
             self._requests.send_feedback(now_ns)
-            self._publish_imagination(now_ns)
-
-    def _publish_imagination(self, now_ns: int) -> None:
-        if (
-            self._newest_picture is None
-            or self._imagination_publisher.get_subscription_count() == 0
-        ):
-            return
-        request = self.mission.request
-        caption = f"camera | goal   distance {self.mission.distance:.3g}"
-        goal = None if request is None else request.picture
-        self._imagination_publisher.publish(
-            imagination(self._newest_picture, goal, caption, now_ns)
-        )
+            request = self.mission.request
+            goal = None if request is None else request.picture
+            self._topics.send_imagination(
+                self._pilot.newest_picture, goal, self.mission.distance, now_ns
+            )
+        self._publish_status()
 
     def _on_diagnostics_timer(self) -> None:
         hardware = "" if self._session is None else self._session.device
         self._diagnostics.publish(
-            self._report.diagnostics(self._now_ns(), self.get_name(), hardware)
+            self._report().diagnostics(self._now_ns(), self.get_name(), hardware)
         )
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
+
+    def _hold_for(self, state: int, reason: str) -> None:
+        """Publish the hold command outside the control rate."""
+        self._publish_command(self._pilot.hold(reason, self._now_ns()))
+        self._update_status(state, reason, holding=True)
 
     def _safely(self, function: Callable[..., None]) -> Callable[..., None]:
         """Wrap a callback: an error that nobody thought of holds and is told, not lost."""
@@ -613,11 +418,8 @@ class PlannerNode(LifecycleNode):
                 self.get_logger().error(traceback.format_exc())
                 if self._active:
                     reason = f"{type(error).__name__}: {error}"
-                    self.mission.plan_failure = reason
-                    self._publish_command(
-                        self._require_session().guard.hold(reason, self._now_ns())
-                    )
-                    self._update_status(PlanStatus.FAILED, reason, holding=True)
+                    self._pilot.failed(reason)
+                    self._hold_for(PlanStatus.FAILED, reason)
 
         return callback
 

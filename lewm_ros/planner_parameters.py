@@ -7,7 +7,7 @@ cannot disagree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -113,10 +113,6 @@ class PlannerParameters:
     lock_step: bool
     clock_timeout: float
     autostart: bool
-
-    def lines(self) -> list[str]:
-        """Return ``name: value`` for each, for the log."""
-        return [f"{field.name}: {getattr(self, field.name)!r}" for field in fields(self)]
 
 
 def declare_parameters(node: Node) -> None:

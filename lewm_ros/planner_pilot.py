@@ -1,0 +1,347 @@
+"""What to do now: the planner's judgement about pictures, goals, plans and time. No topics in here.
+
+All methods are called in one thread and return at once; the model runs in the planning thread,
+whose outcomes are handed to `PlannerPilot.handle`. So nothing in here needs a lock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm_core.errors import ImageError
+from lewm_ros.camera_watch import CameraWatch
+from lewm_ros.msg import PlanStatus
+from lewm_ros.planner_mission import Ending, GoalRequest, Mission
+from lewm_ros.planner_parameters import PlannerParameters
+from lewm_ros.planner_session import PlannerSession
+from lewm_ros.planner_status import PlannerReport
+from lewm_ros.planner_thread import (
+    GoalTaken,
+    GoalWanted,
+    Outcome,
+    PictureAssessed,
+    PlanMade,
+    PlanningThread,
+)
+from lewm_ros.safety import SafeCommand, StopLatch
+
+Log = Callable[[str], None]
+
+#: Failures of a goal rather than of a plan begin like this; they are mended by another encoding.
+_GOAL_FAILURE = "the goal cannot be encoded"
+
+
+class Graph(Protocol):
+    """Who is at the other end of the planner's topics."""
+
+    command_topic: str
+
+    def camera_publishers(self) -> int:
+        """Number of publishers of the camera topic."""
+        ...
+
+    def command_listeners(self) -> int:
+        """Number of subscribers of the command topic."""
+        ...
+
+
+class PlannerPilot:
+    """Lives from configure to cleanup; commands something other than hold only while active.
+
+    Args:
+        session: Model, contract and controller.
+        thread: Where the model runs.
+        mission: What is asked for.
+        latch: Whether somebody said stop.
+        graph: Who else is there.
+        log: Gets sentences for the operator.
+    """
+
+    def __init__(
+        self,
+        session: PlannerSession,
+        thread: PlanningThread,
+        mission: Mission,
+        latch: StopLatch,
+        graph: Graph,
+        log: Log,
+    ) -> None:
+        self._session = session
+        self._controller = session.controller
+        self._guard = session.guard
+        self._thread = thread
+        self._mission = mission
+        self._latch = latch
+        self._graph = graph
+        self._log = log
+        camera = session.contract.camera
+        self._camera = CameraWatch(camera.topic, camera.timeout)
+        self._period_ns = round(session.contract.control_period * 1e9)
+        self.report = PlannerReport()
+        self._restart()
+
+    def _restart(self) -> None:
+        self.newest_picture: NDArray[np.uint8] | None = None
+        self._assessed_ns: int | None = None
+        self._plan_due_ns: int | None = None
+        self._withheld = False
+
+    # --- activation -----------------------------------------------------------------------------
+
+    def activate(self, settings: PlannerParameters) -> None:
+        """Begin with nothing: no picture, no goal, counters at 0."""
+        self.settings = settings
+        self.report = PlannerReport()
+        self._restart()
+        self._camera.reset()
+        self._controller.clear_goal()
+        self._controller.reset()
+        self._guard.reset()
+        self._guard.active = True
+        self._mission.forget()
+
+    def deactivate(self, reason: str, now_ns: int) -> SafeCommand:
+        """End what is pursued; returns the last command, hold."""
+        command = self._guard.hold(reason, now_ns)
+        self.give_up(Ending.FAILED, reason)
+        self._guard.active = False
+        return command
+
+    # --- goals ----------------------------------------------------------------------------------
+
+    def pursue(self, request: GoalRequest, now_ns: int) -> None:
+        """Take up a request; one that is under way is pre-empted."""
+        self._thread.drop()
+        self._controller.clear_goal()
+        self._mission.begin(request, now_ns)
+        self._want_goal()
+        self._log(f"pursuing {request.label}, tolerance {request.tolerance}")
+
+    def give_up(self, ending: Ending, message: str) -> None:
+        """End what is pursued, and hold from the next command on."""
+        self._thread.drop()
+        self._controller.clear_goal()
+        self._plan_due_ns = None
+        self._mission.end(ending, message)
+
+    def _want_goal(self) -> None:
+        request = self._mission.request
+        self._plan_due_ns = None
+        self._thread.want_goal(
+            GoalWanted(self._mission.serial, request.picture, request.tolerance)
+        )
+
+    # --- pictures and time ----------------------------------------------------------------------
+
+    def picture_came(
+        self, stamp_ns: int, now_ns: int, read: Callable[[], NDArray[np.uint8]]
+    ) -> str:
+        """Take a picture.
+
+        Args:
+            stamp_ns: When it was taken.
+            now_ns: ROS time.
+            read: Decodes it to ``(3, S, S)`` uint8; called only if the stamp is good.
+
+        Returns:
+            Why it could not be decoded; empty otherwise.
+        """
+        if not self._camera.accepts(stamp_ns, now_ns):
+            return ""
+        try:
+            picture = read()
+        except (ImageError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            self._camera.refuse(reason)
+            return reason
+        self._camera.accept(stamp_ns)
+        self.newest_picture = picture
+        self._controller.observe(stamp_ns, picture)
+        if self._mission.request is None:
+            return ""
+        if self._plan_due_ns is not None:
+            self._want_plan()
+        # More often than the control rate, a distance is of no use to anybody.
+        since_ns = math.inf if self._assessed_ns is None else stamp_ns - self._assessed_ns
+        if not 0 <= since_ns < 0.9 * self._period_ns:
+            self._assessed_ns = stamp_ns
+            self._thread.want_assessment(self._mission.serial, stamp_ns)
+        return ""
+
+    def scene_began(self) -> None:
+        """A scene was reset: what was seen before belongs to another past."""
+        self._controller.reset()
+
+    def clock_jumped(self) -> None:
+        """ROS time was set back or changed its source: stamps from before mean nothing."""
+        self._controller.reset()
+        self._camera.forget()
+        self._assessed_ns = None
+        self._plan_due_ns = None
+
+    def replan(self, now_ns: int) -> None:
+        """It is time for a new plan.
+
+        It is made from a picture that is as new as can be: from the next one, unless the newest
+        just came. A plan that is still being made is late; the new one is skipped then.
+        """
+        if self._mission.request is None or self._obstacle(now_ns):
+            return
+        if self._mission.plan_failure.startswith(_GOAL_FAILURE):
+            self._want_goal()
+        elif not self._thread.planning:
+            self._plan_due_ns = now_ns
+            if self._camera.age_s(now_ns) * 1e9 < self._period_ns / 2:
+                self._want_plan()
+
+    def _want_plan(self) -> None:
+        self._plan_due_ns = None
+        self._thread.want_plan(self._mission.serial)
+
+    # --- outcomes of the planning thread --------------------------------------------------------
+
+    def handle(self, outcome: Outcome, now_ns: int) -> PlanMade | None:
+        """Take in what the planning thread did; returns a plan that is to be published."""
+        if self._mission.request is None or outcome.serial != self._mission.serial:
+            return None
+        if isinstance(outcome, GoalTaken):
+            if outcome.failure:
+                self._mission.plan_failure = f"{_GOAL_FAILURE}: {outcome.failure}"
+            else:
+                self._mission.plan_failure = ""
+                self._want_plan()
+        elif isinstance(outcome, PictureAssessed):
+            self._picture_assessed(outcome, now_ns)
+        elif self._plan_made(outcome):
+            return outcome
+        return None
+
+    def _plan_made(self, made: PlanMade) -> bool:
+        report, result = self.report, made.result
+        if result.failed:
+            if not self._mission.plan_failure:
+                self._log(f"{result.reason}; the next attempt follows")
+            self._mission.plan_failure = result.reason
+            return False
+        if result.plan is None:
+            return False
+        self._mission.plan_failure = ""
+        self._mission.plan_cost = float(result.plan.cost[0])
+        report.plans += 1
+        report.candidates_dropped += result.plan.dropped
+        report.encode_times.add(result.encode_s)
+        report.plan_times.add(result.plan_s)
+        period_s = self._session.replan_period_s(self.settings)
+        report.plans_late += (made.done_ns - made.asked_ns) * 1e-9 > period_s
+        return True
+
+    def _picture_assessed(self, seen: PictureAssessed, now_ns: int) -> None:
+        mission = self._mission
+        mission.picture_failure = seen.failure
+        needed = self.settings.reached_pictures
+        if seen.failure or not mission.saw(seen.stamp_ns, seen.distance, seen.reached, needed):
+            return
+        self._log(f"goal reached: {mission.request.label}, distance {seen.distance:.4g}")
+        if mission.arrive(now_ns):
+            self._want_goal()
+        else:
+            self._controller.clear_goal()
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def withholds(self) -> bool:
+        """Whether the command of this tick has to wait for a plan: in lock step only."""
+        waits = self._thread.planning or self._plan_due_ns is not None
+        self._withheld = self.settings.lock_step and waits and not self._latch.latched
+        return self._withheld
+
+    def owes_command(self) -> bool:
+        """Whether a command that was withheld can be given now."""
+        return self._withheld and not self.withholds()
+
+    def decide(self, now_ns: int) -> tuple[int, SafeCommand]:
+        """Return the state to report and the command to publish for the period from now."""
+        request = self._mission.request
+        if request is not None and request.timed_out(now_ns):
+            text = f"{request.label} was not reached in {request.timeout_s:g} s"
+            self.give_up(Ending.TIMEOUT, text)
+        self.report.image_to_command = math.nan
+        state, reason = self._reason_to_hold(now_ns)
+        if reason:
+            return state, self._guard.hold(reason, now_ns)
+        wanted = self._controller.command(now_ns)
+        values = None if wanted.hold else wanted.values
+        command = self._guard.check(values, now_ns, self._camera.deadline_ns(), wanted.reason)
+        if command.hold:
+            if self._controller.wants_plan(now_ns):
+                # The plan ran out or was dropped: the next one must not wait for the timer.
+                self._want_plan()
+            return PlanStatus.WAITING, command
+        age_s = (now_ns - wanted.image_stamp_ns) * 1e-9
+        self.report.image_to_command = age_s
+        self.report.command_ages.add(age_s)
+        if self._plan_due_ns is not None and now_ns - self._plan_due_ns >= self._period_ns:
+            # No new picture came meanwhile; an older one must do.
+            self._want_plan()
+        return PlanStatus.PLANNING, command
+
+    def hold(self, reason: str, now_ns: int) -> SafeCommand:
+        """Return the hold command."""
+        return self._guard.hold(reason, now_ns)
+
+    def failed(self, reason: str) -> None:
+        """Something that nobody thought of failed; hold until the next plan."""
+        self._mission.plan_failure = reason
+
+    def published(self, command: SafeCommand, now_ns: int) -> None:
+        """Take note of what was published."""
+        if command.values is not None:
+            self._controller.record(now_ns, command.values)
+            self.report.commands += 1
+            self.report.commands_held += command.hold
+
+    def _reason_to_hold(self, now_ns: int) -> tuple[int, str]:
+        """Why to hold whatever the plan is, with the state that goes with it."""
+        mission = self._mission
+        if self._latch.latched:
+            return PlanStatus.STOPPED, self._latch.reason
+        if mission.request is None and mission.reached:
+            return PlanStatus.REACHED, mission.ended_because
+        if mission.request is None:
+            because = mission.ended_because or "call ~/set_goal or ~/reach_goal"
+            return PlanStatus.WAITING, f"no goal: {because}"
+        obstacle = self._obstacle(now_ns)
+        if obstacle:
+            return PlanStatus.WAITING, obstacle
+        return PlanStatus.FAILED, mission.failure
+
+    def _obstacle(self, now_ns: int) -> str:
+        """Why nothing can be done until somebody else does something; empty if it can."""
+        problem = self._camera.problem(now_ns)
+        if problem and self._graph.camera_publishers() == 0:
+            return f"{problem}; nobody publishes it"
+        if not problem and self._graph.command_listeners() == 0:
+            return f"nobody listens on {self._graph.command_topic}"
+        return problem
+
+    # --- reports --------------------------------------------------------------------------------
+
+    def refresh_report(self, now_ns: int) -> None:
+        """Bring the report's numbers up to date."""
+        report, request = self.report, self._mission.request
+        report.goal = "" if request is None else request.label
+        report.goal_tolerance = math.nan
+        if request is not None and request.tolerance is not None:
+            report.goal_tolerance = request.tolerance
+        report.goal_distance = self._mission.distance
+        report.plan_cost = self._mission.plan_cost
+        report.image_age = self._camera.age_s(now_ns)
+        report.images = self._camera.counters.received
+        report.images_refused = self._camera.counters.refused
+        report.commands_clipped = self._guard.counters.clipped
+        report.commands_slowed = self._guard.counters.slowed

@@ -1,0 +1,117 @@
+"""The topics that the planner has from configure to cleanup."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
+
+from lewm_core.data.contract import Contract
+from lewm_ros import qos
+from lewm_ros.msg import ActionPlan, EpisodeEvent
+from lewm_ros.planner_messages import CommandWriter, action_plan, imagination, message_class
+from lewm_ros.planner_thread import PlanMade
+
+#: A plan is for whoever watches; the newest few are enough.
+_PLAN_DEPTH, _IMAGINATION_DEPTH = 5, 1
+
+
+class PlannerTopics:
+    """Camera and episode subscriptions, command, plan and imagination publishers.
+
+    Args:
+        node: They are made on this node.
+        contract: Names and types.
+        on_image: Gets the camera's messages.
+        on_episode: Gets the events of a scene.
+
+    Raises:
+        ContractError: A message type is not installed or lacks a field.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        contract: Contract,
+        on_image: Callable[[Any], None],
+        on_episode: Callable[[EpisodeEvent], None],
+    ) -> None:
+        self._node = node
+        self._contract = contract
+        self._writer = CommandWriter(contract)
+        camera = contract.camera
+        camera_class = message_class(camera.message)
+        self._commands = node.create_lifecycle_publisher(
+            self._writer.message_type, contract.action.topic, qos.COMMAND
+        )
+        self._plans = node.create_lifecycle_publisher(ActionPlan, "~/plan", _PLAN_DEPTH)
+        self._imagination = node.create_lifecycle_publisher(
+            Image, "~/imagination", _IMAGINATION_DEPTH
+        )
+        self._images = node.create_subscription(
+            camera_class, camera.topic, on_image, qos.CAMERA_NEWEST
+        )
+        self._episodes = node.create_subscription(
+            EpisodeEvent, "episode", on_episode, qos.EPISODE
+        )
+        self.command_topic: str = self._commands.topic_name
+
+    def destroy(self) -> None:
+        """Free them all."""
+        self._node.destroy_subscription(self._images)
+        self._node.destroy_subscription(self._episodes)
+        for publisher in (self._commands, self._plans, self._imagination):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def camera_publishers(self) -> int:
+        """Number of publishers of the camera topic."""
+        return self._node.count_publishers(self._images.topic_name)
+
+    def command_listeners(self) -> int:
+        """Number of subscribers of the command topic."""
+        return self._commands.get_subscription_count()
+
+    def send_command(self, values: NDArray[np.float64], now_ns: int) -> None:
+        """Publish a command ``(A,)``."""
+        self._commands.publish(self._writer.write(values, now_ns))
+
+    def wait_commands_received(self, timeout_s: float) -> None:
+        """Wait until reliable subscribers have the last command, at most ``timeout_s``."""
+        self._commands.wait_for_all_acked(Duration(nanoseconds=round(timeout_s * 1e9)))
+
+    def send_plan(self, made: PlanMade) -> None:
+        """Publish a plan that was made."""
+        result = made.result
+        message = action_plan(
+            self._contract,
+            result.plan.actions[0].numpy(),
+            result.start_ns,
+            result.image_stamp_ns,
+            float(result.plan.cost[0]),
+            result.predicted_distances,
+        )
+        self._plans.publish(message)
+
+    def send_imagination(
+        self,
+        newest: NDArray[np.uint8] | None,
+        goal: NDArray[np.uint8] | None,
+        distance: float,
+        now_ns: int,
+    ) -> None:
+        """Publish what the planner looks at, if anybody wants to see it.
+
+        Args:
+            newest: ``(3, S, S)`` uint8 RGB, or None: nothing is published.
+            goal: ``(3, S, S)``, or None.
+            distance: Squared latent distance between them.
+            now_ns: ROS time.
+        """
+        if newest is not None and self._imagination.get_subscription_count() > 0:
+            caption = f"camera | goal   squared latent distance {distance:.3g}"
+            self._imagination.publish(imagination(newest, goal, caption, now_ns))
