@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from lewm_core.data.alignment import AlignedEpisode, EpisodeStreams, align_streams, read_streams
@@ -22,6 +18,7 @@ from lewm_core.data.bags import (
     peek_bag,
     require_topics,
 )
+from lewm_core.data.cache_worker import read_in_processes
 from lewm_core.data.contract import Contract
 from lewm_core.data.images import decode_message, prepare_picture
 from lewm_core.errors import BagError, ImageError
@@ -131,7 +128,7 @@ def read_bags(
     for number, piece in (
         _read_here(survey, contract, image_size, frames_path)
         if workers < 2
-        else _read_in_processes(survey, contract, image_size, frames_path, workers)
+        else read_in_processes(survey, contract, image_size, frames_path, workers)
     ):
         if isinstance(piece, DamagedBagError):
             damaged.append(piece)
@@ -149,33 +146,10 @@ def _read_here(
     survey: Sequence[SurveyedBag], contract: Contract, image_size: int, frames_path: Path
 ) -> Iterator[tuple[int, Piece | DamagedBagError]]:
     for number, entry in enumerate(survey):
-        yield number, _read_or_leave_out(entry, contract, image_size, frames_path)
+        yield number, read_or_leave_out(entry, contract, image_size, frames_path)
 
 
-def _read_in_processes(
-    survey: Sequence[SurveyedBag],
-    contract: Contract,
-    image_size: int,
-    frames_path: Path,
-    workers: int,
-) -> Iterator[tuple[int, Piece | DamagedBagError]]:
-    # Not forked: the caller may have threads (torch, OpenCV) whose locks a fork would copy.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker) as pool:
-        waiting = {
-            pool.submit(_read_or_leave_out, entry, contract, image_size, frames_path): number
-            for number, entry in enumerate(survey)
-        }
-        try:
-            for future in as_completed(waiting):
-                yield waiting.pop(future), future.result()
-        except BaseException:
-            # One bad bag, or SIGINT: do not read the thousands behind it first.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _read_or_leave_out(
+def read_or_leave_out(
     entry: SurveyedBag, contract: Contract, image_size: int, frames_path: Path
 ) -> Piece | DamagedBagError:
     """Read a bag; a damaged one is handed back as the error that says so."""
@@ -183,12 +157,6 @@ def _read_or_leave_out(
         return read_bag(entry, contract, image_size, frames_path)
     except DamagedBagError as error:
         return error
-
-
-def _quiet_worker() -> None:
-    cv2.setNumThreads(1)
-    # SIGINT goes to the whole group; the parent stops the work, and one traceback is enough.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def read_bag(

@@ -112,6 +112,37 @@ def test_processes_give_the_same_as_one(tmp_path: Path) -> None:
     assert alone.episodes == shared.episodes
 
 
+def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None:
+    """Also one that comes by standard input; its text must not run a second time."""
+    data = dataset(tmp_path / "data", episodes=3)
+    program = (
+        "from lewm_core.data import build_cache, load_contract\n"
+        f"cache = build_cache({str(data)!r}, load_contract({str(data)!r}), 4,"
+        f" cache_dir={str(tmp_path / 'cache')!r}, workers=2)\n"
+        "print(len(cache.frames))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout
+    assert output == "15\n"
+
+
+def test_an_error_in_a_process_is_the_same_error(tmp_path: Path) -> None:
+    bags = [write_episode(tmp_path / f"e{number}", CONTRACT) for number in range(4)]
+    wrong = small_contract(cameras__0__size=[16, 6])
+    with pytest.raises(ImageError, match="e[0-3]: /camera: pictures are 8 x 6 px.*mend size"):
+        build(tmp_path, bags, contract=wrong, workers=2)
+
+
+def test_a_process_that_dies_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bags = [write_episode(tmp_path / f"e{number}", CONTRACT) for number in range(2)]
+    monkeypatch.setattr("lewm_core.data.cache_worker.sys.executable", "/bin/false")
+    with pytest.raises(UserError, match="a process that reads bags ended with status"):
+        build(tmp_path, bags, workers=2)
+
+
 def test_compressed_pictures_crop_and_sqlite3(tmp_path: Path) -> None:
     contract = small_contract(
         cameras__0__message="sensor_msgs/msg/CompressedImage", cameras__0__crop=[2, 1, 4, 4]
@@ -165,14 +196,11 @@ def test_sigint_stops_a_build_and_leaves_nothing_half_finished(tmp_path: Path) -
     program = (
         "import sys\n"
         "from lewm_core.data import build_cache, load_contract\n"
-        "if __name__ == '__main__':\n"
-        "    build_cache(sys.argv[1], load_contract(sys.argv[1]), 4, cache_dir=sys.argv[2],"
+        "build_cache(sys.argv[1], load_contract(sys.argv[1]), 4, cache_dir=sys.argv[2],"
         " workers=2, progress=lambda *done: print(done, flush=True))\n"
     )
-    script = tmp_path / "build.py"
-    script.write_text(program)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(data), str(tmp_path / "cache")],
+        [sys.executable, "-c", program, str(data), str(tmp_path / "cache")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
