@@ -24,6 +24,9 @@ from lewm_core.paths import shared_folder
 #: Value of the argument ``scene`` for a real robot.
 NO_SCENE = "none"
 
+#: Seconds for a node to end after SIGINT, and again after SIGTERM.
+_PATIENCE_S = 15
+
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -234,6 +237,9 @@ def node(
         ros_arguments=["--log-level", value(context, "log_level")],
         output="screen",
         emulate_tty=True,
+        # A node publishes its last hold and finishes its file first, also on a slow machine.
+        sigterm_timeout=str(_PATIENCE_S),
+        sigkill_timeout=str(_PATIENCE_S),
         on_exit=Shutdown(reason=f"{executable} has ended"),
     )
 
