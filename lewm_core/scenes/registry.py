@@ -42,8 +42,17 @@ class Scene(Protocol):
     def ground_truth(self) -> NDArray:
         """Return the ground truth (N,)."""
 
+    def get_state(self) -> NDArray:
+        """Return everything the future depends on, for `set_state`."""
+
+    def set_state(self, full: ArrayLike) -> None:
+        """Go back to what `get_state` returned, to the bit."""
+
     def render(self, width: int, height: int) -> NDArray:
         """Return what the camera sees: (height, width, 3) uint8 RGB."""
+
+    def render_state(self, state: ArrayLike, width: int, height: int) -> NDArray:
+        """Return the picture of a ground truth (N,) without disturbing the simulation."""
 
     def close(self) -> None:
         """Free the camera's buffers."""

@@ -131,11 +131,11 @@ def test_sigint_leaves_complete_episodes(tmp_path: Path, workers: int) -> None:
     try:
         wait_until(
             lambda: len(list(out.glob("push_t_*"))) >= 3 or process.poll() is not None,
-            60,
+            120,
             "no episode was written",
         )
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=90)
     finally:
         process.kill()
     assert process.returncode == 130
