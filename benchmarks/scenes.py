@@ -103,11 +103,13 @@ def _expert_statistics(episodes: int, seed: int) -> dict[str, Any]:
 
     scene, expert = make_scene("push_t"), make_expert("push_t")
     states = np.empty((episodes, EPISODE + 1, 5))
+    actions = np.empty((episodes, EPISODE, 2))
     for episode in range(episodes):
         states[episode, 0] = scene.reset(seed=seed + episode)
         expert.reset(seed=seed + episode)
         for step in range(EPISODE):
-            states[episode, step + 1] = scene.step_control(expert.act(states[episode, step]))
+            actions[episode, step] = expert.act(states[episode, step])
+            states[episode, step + 1] = scene.step_control(actions[episode, step])
     starts, ends = states[:, :-WINDOW], states[:, WINDOW:]
     distances = push_t_distances(ends, starts)
     joint, block = push_t_success(ends, starts)
@@ -119,6 +121,7 @@ def _expert_statistics(episodes: int, seed: int) -> dict[str, Any]:
         "window_block_turn_deg": np.degrees(distances[..., 3]),
         "window_trivial_joint_percent": joint * 100.0,
         "window_trivial_block_percent": block * 100.0,
+        "replay_from_rest_joint_percent": _replay(scene, states, actions, seed) * 100.0,
         "contact_percent": (clearances < 5e-4).reshape(episodes, -1) * 100.0,
     }
     result: dict[str, Any] = {"expert_episodes": episodes}
@@ -130,6 +133,27 @@ def _expert_statistics(episodes: int, seed: int) -> dict[str, Any]:
     walls = min(wall_clearance(state[2:]) for state in flat)
     result["deepest_wall_overlap_mm"] = round(float(-walls * 1e3), 2)
     return result
+
+
+def _replay(scene: Any, states: np.ndarray, actions: np.ndarray, seed: int) -> np.ndarray:
+    """Whether recorded commands, from the recorded state at rest, meet the joint criterion.
+
+    A state that is seen, without velocities, should decide what comes: this says how far it does.
+
+    Returns:
+        (episodes, 4): of four windows of each episode.
+    """
+    from lewm_core.scenes.success import push_t_success
+
+    rng = np.random.default_rng(seed)
+    met = np.zeros((len(states), 4))
+    for episode, window in np.ndindex(met.shape):
+        start = int(rng.integers(0, EPISODE - WINDOW))
+        scene.reset(state=states[episode, start])
+        for action in actions[episode, start : start + WINDOW]:
+            end = scene.step_control(action)
+        met[episode, window] = push_t_success(end, states[episode, start + WINDOW])[0]
+    return met
 
 
 if __name__ == "__main__":
