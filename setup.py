@@ -31,8 +31,9 @@ REQUIREMENTS = [
     "pyyaml>=6.0",
     # Decoding and resizing pictures; headless: no window system on a robot.
     "opencv-python-headless>=4.8",
-    # Scenes. dm_control, whose scenes are used beside ours, fails with version 4.
-    "mujoco>=3.3,<4",
+    # Scenes. 3.5 brought orthographic cameras under their present name; dm_control, whose scenes
+    # are used beside ours, fails with version 4.
+    "mujoco>=3.5,<4",
     # Scenes as environments: `env_checker` and the render modes of version 1.
     "gymnasium>=1.0",
     # Bags without ROS. 0.11 brought the MCAP writer and definitions of custom types; below 0.12,
