@@ -79,9 +79,12 @@ class KeypointEncoder(nn.Module):
             nn.Conv2d(second, config.keypoints, kernel_size=3, padding=1),
         )
         # Before training all maps are nearly flat and all coordinates nearly 0: the norm gives
-        # them the scale that the next layer needs. Their variance is then far below the usual
-        # epsilon of 1e-5, which would leave them small.
+        # them the scale that the next layer needs. Their variance is then about 1e-6, far below
+        # the usual epsilon of 1e-5, which would leave them small, and below the 1 that running
+        # statistics usually start at, which would make a model in eval mode look collapsed for
+        # its first hundred steps.
         self.norm = nn.BatchNorm1d(self.feature_dim, eps=1e-8)
+        nn.init.constant_(self.norm.running_var, 1e-4)
         edge = config.image_size // 4
         axis = (torch.arange(edge, dtype=torch.float32) * 2 + 1) / edge - 1
         y, x = torch.meshgrid(axis, axis, indexing="ij")
