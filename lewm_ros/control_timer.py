@@ -11,9 +11,6 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 
-#: A beginning further from the grid than this share of the period is tried again, so often.
-_SLACK, _ATTEMPTS = 0.1, 3
-
 
 class ControlTimer:
     """Calls back at the control rate.
@@ -26,46 +23,28 @@ class ControlTimer:
 
     def __init__(self, node: Node, period_s: float, callback: Callable[[], None]) -> None:
         self._node = node
-        self._callback = callback
         self._period_ns = round(period_s * 1e9)
-        self._attempts = 0
-        self._first = node.create_timer(period_s, self._on_first)
-        self._regular = node.create_timer(period_s, callback)
+        self._timer = node.create_timer(period_s, callback)
         self.stop()
 
     def start(self) -> None:
-        """Begin at the next whole multiple of the period."""
-        self.stop()
-        self._attempts = _ATTEMPTS
-        self._aim()
+        """Tick from the next whole multiple of the period on."""
+        remaining_ns = -self._node.get_clock().now().nanoseconds % self._period_ns
+        # A reset puts the next tick one period from now; the period after it is the one in force
+        # then. Ticks that a clock's jump skips are left out, so it stays on the grid.
+        self._timer.timer_period_ns = remaining_ns or self._period_ns
+        self._timer.reset()
+        self._timer.timer_period_ns = self._period_ns
 
     def stop(self) -> None:
         """Tick no more."""
-        self._first.cancel()
-        self._regular.cancel()
+        self._timer.cancel()
 
     def destroy(self) -> None:
-        """Free the timers."""
-        self._node.destroy_timer(self._first)
-        self._node.destroy_timer(self._regular)
+        """Free the timer."""
+        self._node.destroy_timer(self._timer)
 
     def lateness_s(self, now_ns: int) -> float:
         """Seconds from the nearest whole multiple of the period."""
         phase_ns = now_ns % self._period_ns
         return min(phase_ns, self._period_ns - phase_ns) * 1e-9
-
-    def _aim(self) -> None:
-        remaining_ns = -self._node.get_clock().now().nanoseconds % self._period_ns
-        self._first.timer_period_ns = remaining_ns or self._period_ns
-        self._first.reset()
-
-    def _on_first(self) -> None:
-        self._first.cancel()
-        self._attempts -= 1
-        lateness_s = self.lateness_s(self._node.get_clock().now().nanoseconds)
-        # The clock may have jumped meanwhile, as simulated time does when it begins.
-        if lateness_s > _SLACK * self._period_ns * 1e-9 and self._attempts > 0:
-            self._aim()
-            return
-        self._regular.reset()
-        self._callback()

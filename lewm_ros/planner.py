@@ -380,7 +380,8 @@ class PlannerNode(LifecycleNode):
             self._clock_seen = (now_ns, wall_s)
         if self._active:
             still_s = wall_s - self._clock_seen[1]
-            if still_s > self._settings.clock_timeout:
+            # In lock step the scene's clock waits for the command that is withheld.
+            if still_s > self._settings.clock_timeout and not self._pilot.withheld:
                 self._hold_for(
                     PlanStatus.WAITING,
                     f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",

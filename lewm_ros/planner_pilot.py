@@ -89,7 +89,7 @@ class PlannerPilot:
         self.newest_picture: NDArray[np.uint8] | None = None
         self._assessed_ns: int | None = None
         self._plan_due_ns: int | None = None
-        self._withheld = False
+        self.withheld = False
 
     # --- activation -----------------------------------------------------------------------------
 
@@ -257,12 +257,12 @@ class PlannerPilot:
     def withholds(self) -> bool:
         """Whether the command of this tick has to wait for a plan: in lock step only."""
         waits = self._thread.planning or self._plan_due_ns is not None
-        self._withheld = self.settings.lock_step and waits and not self._latch.latched
-        return self._withheld
+        self.withheld = self.settings.lock_step and waits and not self._latch.latched
+        return self.withheld
 
     def owes_command(self) -> bool:
         """Whether a command that was withheld can be given now."""
-        return self._withheld and not self.withholds()
+        return self.withheld and not self.withholds()
 
     def decide(self, now_ns: int) -> tuple[int, SafeCommand]:
         """Return the state to report and the command to publish for the period from now."""

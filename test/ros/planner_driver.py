@@ -57,25 +57,26 @@ controller: {execute_blocks: 2}
 """
 
 
-def make_checkpoint(folder: Path, broken: bool = False, upper: float = LIMIT) -> Path:
+#: Some thousand parameters: the tests are about the node.
+SMALL = ModelConfig(
+    encoder=KeypointEncoderConfig(image_size=64, channels=(8, 8), keypoints=8),
+    embedding_dim=16,
+    projector=ProjectorConfig(hidden=32),
+    action_encoder=ActionEncoderConfig(hidden=32),
+    predictor=PredictorConfig(width=32, depth=1, heads=2, head_dim=16, mlp_dim=64, projector=None),
+    action_dim=2,
+)
+
+
+def make_checkpoint(folder: Path, broken: bool = False, config: ModelConfig = SMALL) -> Path:
     """Write an untrained but complete checkpoint of Push-T.
 
     Args:
         folder: Where to.
         broken: Whether its predictions are NaN.
-        upper: Upper limit of the actions in its contract, m/s.
+        config: Of the model.
     """
     torch.manual_seed(0)
-    config = ModelConfig(
-        encoder=KeypointEncoderConfig(image_size=64, channels=(8, 8), keypoints=8),
-        embedding_dim=16,
-        projector=ProjectorConfig(hidden=32),
-        action_encoder=ActionEncoderConfig(hidden=32),
-        predictor=PredictorConfig(
-            width=32, depth=1, heads=2, head_dim=16, mlp_dim=64, projector=None
-        ),
-        action_dim=2,
-    )
     model = WorldModel(config).eval()
     model.set_action_statistics([0.0, 0.0], [0.08, 0.08])
     with torch.no_grad():
@@ -85,8 +86,6 @@ def make_checkpoint(folder: Path, broken: bool = False, upper: float = LIMIT) ->
         with torch.no_grad():
             next(iter(model.predictor.parameters())).fill_(math.nan)
     contract = load_contract("push_t").to_dict()
-    for field in contract["action"]["fields"]:
-        field["upper"] = upper
     metadata = {"steps": 0, "latent": {"one_block_distance": 1.0}}
     return save_checkpoint(folder, model, contract, metadata, "Untrained, for tests.")
 

@@ -2,6 +2,8 @@
 
 import signal
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -35,6 +37,7 @@ def driver(planner):
         if planner.state() == state:
             assert planner.change_state(transition)
     assert planner.set_parameter("checkpoint", planner.checkpoint) == ""
+    assert planner.set_parameter("goal_file", "") == ""
     return planner
 
 
@@ -64,6 +67,14 @@ def test_configure_fails_loudly_and_can_be_tried_again(driver):
     assert driver.change_state(CONFIGURE)
     assert driver.state() == "inactive"
     assert "warm after" in driver.process.output()
+
+
+def test_a_goal_file_of_another_size_is_refused_with_both_sizes(driver, tmp_path):
+    cv2.imwrite(str(tmp_path / "goal.png"), np.zeros((60, 80, 3), np.uint8))
+    assert driver.set_parameter("goal_file", str(tmp_path / "goal.png")) == ""
+    assert not driver.change_state(CONFIGURE)
+    status = driver.wait_status(PlanStatus.INACTIVE, "80x60")
+    assert "224x224" in status.reason and "goal.png" in status.reason
 
 
 def test_it_is_silent_until_active_and_holds_once_more_when_deactivated(driver):

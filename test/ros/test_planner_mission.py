@@ -1,0 +1,72 @@
+"""Which goal is pursued, when it counts as reached, and how a request ends."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from lewm_ros.action import ReachGoal  # noqa: E402
+from lewm_ros.planner_mission import Ending, GoalRequest, Mission  # noqa: E402
+
+SECOND_NS = 1_000_000_000
+PICTURE = np.zeros((3, 8, 8), np.uint8)
+
+
+def request_of(number: int, outcomes: list, timeout_s: float = 0.0) -> GoalRequest:
+    return GoalRequest([PICTURE] * number, "action", 1.0, timeout_s, outcomes.append)
+
+
+def test_endings_are_those_of_the_action():
+    for ending in Ending:
+        assert getattr(ReachGoal.Result, ending.name) == ending
+
+
+def test_a_goal_is_reached_after_enough_pictures_in_a_row():
+    mission = Mission()
+    mission.begin(request_of(1, []), 0)
+    assert not mission.saw(1, 0.1, True, needed=3)
+    assert not mission.saw(2, 0.1, True, needed=3)
+    assert not mission.saw(3, 9.0, False, needed=3)
+    assert not mission.saw(4, 0.1, True, needed=3)
+    assert not mission.saw(5, 0.1, True, needed=3)
+    assert not mission.saw(5, 0.1, True, needed=3), "the same picture counts once"
+    assert mission.saw(6, 0.1, True, needed=3)
+
+
+def test_goals_of_a_list_follow_each_other_with_a_serial_of_their_own():
+    outcomes = []
+    mission = Mission()
+    mission.begin(request_of(2, outcomes), 0)
+    first = mission.serial
+    assert mission.request.label == "action 1/2"
+    assert mission.arrive(5) and mission.serial > first
+    assert mission.request.label == "action 2/2" and mission.request.started_ns == 5
+    mission.saw(6, 0.25, True, needed=1)
+    assert not mission.arrive(6) and mission.reached and mission.request is None
+    assert [(o.ending, o.goals_reached, o.final_distance) for o in outcomes] == [
+        (Ending.REACHED, 2, 0.25)
+    ]
+
+
+def test_a_newer_request_pre_empts_and_nothing_is_answered_twice():
+    outcomes = []
+    mission = Mission()
+    mission.begin(request_of(1, outcomes), 0)
+    mission.begin(request_of(1, outcomes), 0)
+    mission.end(Ending.STOPPED, "stop")
+    mission.end(Ending.CANCELLED, "too late")
+    assert [outcome.ending for outcome in outcomes] == [Ending.PREEMPTED, Ending.STOPPED]
+    assert not mission.reached and mission.ended_because == "stop"
+    assert math.isnan(outcomes[0].final_distance)
+
+
+def test_time_counts_for_each_goal_of_a_list():
+    request = request_of(2, [], timeout_s=2.0)
+    mission = Mission()
+    mission.begin(request, 10 * SECOND_NS)
+    assert not request.timed_out(11 * SECOND_NS) and request.timed_out(12 * SECOND_NS)
+    mission.arrive(12 * SECOND_NS)
+    assert not request.timed_out(13 * SECOND_NS) and request.timed_out(14 * SECOND_NS)
+    assert request.elapsed_s(0) == 0.0, "a clock that went back gives no negative time"
