@@ -91,19 +91,26 @@ class EpisodeFile:
         self.counters: dict[str, TopicCounters] = {}
         self.size = 0
         self.events: list[dict[str, Any]] = []
+        #: Why single topics are not recorded.
+        self.complaints: dict[str, str] = {}
         if folder.exists():
             raise BagError(f"{folder} is there already: nothing is overwritten, choose another")
-        self._writer = BagWriter(folder, storage=storage)
+        self._storage = storage
         self._queue_bytes = queue_bytes
         # Each is written by one thread only, so their difference needs no lock.
         self._bytes_put = 0
         self._bytes_done = 0
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[str, int, bytes] | None] = queue.SimpleQueue()
+        # A topic to announce comes with its type and options instead of a stamp and bytes.
+        self._queue: queue.SimpleQueue[tuple[str, Any, Any] | None] = queue.SimpleQueue()
+        self._open = threading.Event()
         self._failure: Exception | None = None
         self._began = time.time()
         self._thread = threading.Thread(target=self._run, name=f"writer {folder.name}")
         self._thread.start()
+        self._open.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
 
     @property
     def name(self) -> str:
@@ -118,13 +125,17 @@ class EpisodeFile:
     def add_topic(self, topic: str, type_name: str, **options: Any) -> None:
         """Make a topic known to the bag; a second time does nothing.
 
-        Raises:
-            BagError: If the message type's definition is not known.
+        If the definition of its type cannot be found, the topic's messages are dropped and
+        `complaints` says why.
+
+        Args:
+            topic: Its name.
+            type_name: Of its messages.
+            **options: Of `BagWriter.add_topic`.
         """
         if topic not in self.counters:
-            with self._lock:
-                self._writer.add_topic(topic, type_name, **options)
             self.counters[topic] = TopicCounters(type_name)
+            self._queue.put((topic, type_name, options))
 
     def put(self, topic: str, stamp_ns: int, data: bytes) -> bool:
         """Queue one serialised message; never waits.
@@ -165,7 +176,7 @@ class EpisodeFile:
             "episode": self.name,
             "ended_by": reason,
             "wall_seconds": round(time.time() - self._began, 3),
-            "error": str(self._failure) if self._failure else "",
+            "error": str(self._failure or "; ".join(self.complaints.values())),
             "events": self.events,
             "topics": {topic: c.report() for topic, c in sorted(self.counters.items())},
         }
@@ -174,33 +185,52 @@ class EpisodeFile:
         return report
 
     def _run(self) -> None:
+        """Own the bag, from its making to its end: sqlite3 insists on one thread."""
+        try:
+            writer = BagWriter(self.folder, storage=self._storage)
+        except Exception as error:
+            self._failure = error
+            return
+        finally:
+            self._open.set()
         while True:
             try:
                 entry = self._queue.get(timeout=_IDLE_FLUSH_S)
             except queue.Empty:
-                self._guarded(self._writer.flush_if_due)
+                self._guarded(writer.flush_if_due)
                 continue
             if entry is None:
                 break
-            topic, stamp_ns, data = entry
-            taken = self._guarded(self._writer.write_raw, topic, stamp_ns, data)
-            self._bytes_done += len(data)
-            counters = self.counters[topic]
-            if taken:
-                counters.written += 1
-                counters.size += len(data)
-                self.size += len(data)
+            if isinstance(entry[1], str):
+                self._announce(writer, *entry)
             else:
-                counters.refused += 1
-        self._guarded(self._writer.close)
+                self._write(writer, *entry)
+        self._guarded(writer.close)
+
+    def _announce(
+        self, writer: BagWriter, topic: str, type_name: str, options: dict[str, Any]
+    ) -> None:
+        try:
+            writer.add_topic(topic, type_name, **options)
+        except BagError as error:
+            self.complaints[topic] = str(error)
+
+    def _write(self, writer: BagWriter, topic: str, stamp_ns: int, data: bytes) -> None:
+        usable = self._failure is None and topic not in self.complaints
+        taken = usable and self._guarded(writer.write_raw, topic, stamp_ns, data)
+        self._bytes_done += len(data)
+        counters = self.counters[topic]
+        if taken:
+            counters.written += 1
+            counters.size += len(data)
+            self.size += len(data)
+        else:
+            counters.refused += 1
 
     def _guarded(self, action: Any, *arguments: Any) -> bool:
         """Do something with the bag; a failure is kept and ends the writing, not the process."""
-        if self._failure is not None and action != self._writer.close:
-            return False
         try:
-            with self._lock:
-                action(*arguments)
+            action(*arguments)
         except Exception as error:  # a full or vanished disk: whatever the storage raises
             self._failure = self._failure or error
             return False

@@ -43,10 +43,12 @@ COMMAND = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
 #: Ground truth and joint states.
 STATE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 200)
 
-#: Episode events: a node that joins late learns which episode is on, and nothing older.
-EPISODE_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
+#: Episode events: a node that joins late learns which episode is on. More than one is kept,
+#: because an end and the next start come in one breath, and the second must not replace the first
+#: on its way; so a late joiner also hears of a few episodes that are over.
+EPISODE_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 10)
 
-#: Of these, a subscriber keeps many: an end and the next start come in one breath.
+#: Of these, a subscriber keeps many.
 EPISODE = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 100)
 
 #: A node's own report (``~/status``): a late joiner gets the newest one.

@@ -72,6 +72,7 @@ class RecordDatasetNode(Node):
         self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
         self._complaint = ""
+        self._in_hand: _Stamped | None = None
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
         types = dict(contract.topic_types())
         for topic in filter(None, self._settings["extra_topics"]):
@@ -106,7 +107,25 @@ class RecordDatasetNode(Node):
     # Messages.
 
     def _on_message(self, tap: TopicTap, data: bytes) -> None:
-        self._keep(*self._stamped(tap, data))
+        if self._events is None:
+            self._keep(*self._stamped(tap, data))
+            return
+        # An event that has arrived comes first: the executor takes one message of each topic in
+        # turn, and a busy topic's events may have to wait for many turns.
+        self._in_hand = self._stamped(tap, data)
+        self._take_events()
+        if self._in_hand is not None:
+            self._keep(*self._in_hand)
+            self._in_hand = None
+
+    def _take_events(self) -> None:
+        handle = self._events.handle
+        while True:
+            with handle:
+                entry = handle.take_message(EpisodeEvent, False)
+            if entry is None:
+                return
+            self._on_event(entry[0])
 
     def _stamped(self, tap: TopicTap, data: bytes) -> _Stamped:
         """Return the message with its header's stamp (or its receive time) and receive time."""
@@ -119,7 +138,9 @@ class RecordDatasetNode(Node):
 
     def _drain(self) -> list[_Stamped]:
         """Return what has reached this process but was not handed to `_on_message` yet."""
-        return [self._stamped(tap, data) for tap in self._taps for data in tap.drain()]
+        in_hand, self._in_hand = self._in_hand, None
+        arrived = [self._stamped(tap, data) for tap in self._taps for data in tap.drain()]
+        return arrived if in_hand is None else [in_hand, *arrived]
 
     def _keep(self, tap: TopicTap, stamp_ns: int, receive_ns: int, data: bytes) -> None:
         """Put a message into the episode it belongs to."""
@@ -129,11 +150,7 @@ class RecordDatasetNode(Node):
                 self._early.append((tap, stamp_ns, receive_ns, data))
             return
         if tap.topic not in episode.counters:
-            try:
-                episode.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
-            except UserError as error:
-                self._complain(f"{tap.topic} is not recorded: {error}")
-                return
+            episode.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
         if not episode.put(tap.topic, receive_ns, data):
             reason = episode.failure or "the queue is full: the disk is too slow"
             self._complain(f"{episode.name}: messages are dropped, {reason}")
@@ -242,6 +259,13 @@ class RecordDatasetNode(Node):
             shutil.rmtree(episode.folder)
             self.get_logger().info(f"episode {episode.name} is discarded, as its event asks")
             return episode.name
+        if self._since_ns is not None and not any(
+            counters.received for counters in episode.counters.values()
+        ):
+            # A late joiner hears of episodes that are over (see qos.EPISODE_PUBLISHER).
+            shutil.rmtree(episode.folder)
+            self.get_logger().info(f"episode {episode.name} was over already: nothing recorded")
+            return episode.name
         if report["error"]:
             self._complain(f"{episode.name}: {report['error']}")
         counters = ", ".join(
@@ -276,6 +300,9 @@ class RecordDatasetNode(Node):
         if guard and self._episode is not None:
             self._end("disk guard")
             self._complain(guard)
+        if self._episode is not None:
+            for text in self._episode.complaints.values():
+                self._complain(text)
         self._publish_diagnostics(guard)
 
     def _complain(self, text: str) -> None:
