@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
+from lewm_core.model.processes import in_process_group, sum_over_processes
+
 
 class SIGReg(nn.Module):
     """The regulariser; defaults are the published ones.
@@ -97,7 +99,7 @@ class SIGReg(nn.Module):
             generator=self.generator,
         )
         drawn /= drawn.norm(dim=0)
-        if _in_process_group():
+        if in_process_group():
             distributed.broadcast(drawn, src=0)
         return drawn
 
@@ -108,8 +110,8 @@ class SIGReg(nn.Module):
             projected = z.to(directions.dtype) @ directions
             sums = _PhaseSums.apply(projected, self.spacing, len(self.knots))
             count = projected.new_tensor([projected.shape[-2]])
-            if _in_process_group():
-                sums = _SumOverProcesses.apply(sums)
+            if in_process_group():
+                sums = sum_over_processes(sums)
                 distributed.all_reduce(count)
             cosine, sine = (sums / count).unbind(0)
             shape = (-1,) + (1,) * (cosine.ndim - 1)
@@ -167,32 +169,3 @@ class _PhaseSums(torch.autograd.Function):
                 imaginary = torch.addcmul(along_cosine[k] + real * sine, imaginary, cosine)
             real = turned
         return real, None, None
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    """All-reduce with a gradient.
-
-    Every process uses the sum, so the gradient of what a process put in is the sum of all their
-    gradients. Written here because torch.distributed.nn, which had one, is deprecated.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        distributed.all_reduce(total)
-        return total
-
-
-def _in_process_group() -> bool:
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lewm_core.errors import ConfigError
-from lewm_core.model.sigreg import _SumOverProcesses
+from lewm_core.model.processes import sum_over_processes
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class SynchronisedBatchNorm1d(nn.BatchNorm1d):
         count = dist.get_world_size()
         wide = values.float()
         axes = [0] if values.dim() == 2 else [0, 2]
-        mean = _SumOverProcesses.apply(wide.mean(axes)) / count
+        mean = sum_over_processes(wide.mean(axes)) / count
         shape = [1, -1] if values.dim() == 2 else [1, -1, 1]
         centred = wide - mean.view(shape)
         # Around the common mean, not by E[x²] - E[x]²: that loses digits when the mean is large.
-        variance = _SumOverProcesses.apply((centred**2).mean(axes)) / count
+        variance = sum_over_processes((centred**2).mean(axes)) / count
         self._track(mean, variance, rows=count * values.numel() // values.shape[1])
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
