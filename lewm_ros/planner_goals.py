@@ -54,6 +54,9 @@ def goal_from_file(path: str | Path, camera: Camera, image_size: int) -> NDArray
     """
     file = Path(path).expanduser()
     try:
+        # Of a pipe or a device, reading might never end.
+        if not file.is_file():
+            raise ImageError(f"goal {file} is not a file: give a PNG or JPEG")
         size = file.stat().st_size
         if size > _LARGEST_FILE_BYTES:
             raise ImageError(

@@ -318,6 +318,8 @@ class PlannerPilot:
         obstacle = self._obstacle(now_ns)
         if obstacle:
             return PlanStatus.WAITING, obstacle
+        if not self._thread.alive:
+            return PlanStatus.FAILED, "the planning thread has ended, the log says why: restart"
         return PlanStatus.FAILED, mission.failure
 
     def _obstacle(self, now_ns: int) -> str:

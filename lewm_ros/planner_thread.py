@@ -101,6 +101,11 @@ class PlanningThread:
         with self._wake:
             return self._planning or self._goal is not None or self._plan_serial is not None
 
+    @property
+    def alive(self) -> bool:
+        """Whether requests are still worked on."""
+        return self._thread.is_alive()
+
     def want_goal(self, goal: GoalWanted) -> None:
         """Encode and pursue this goal; one that waits is forgotten."""
         with self._wake:

@@ -261,7 +261,7 @@ class Driver:
         return f"the newest report is {self.status}"
 
     def wait_status(
-        self, state: int, words: str = "", timeout_s: float = 15.0
+        self, state: int, words: str = "", timeout_s: float = 40.0
     ) -> PlanStatus:
         """Wait until the newest report has this state and these words in its reason."""
 
@@ -285,7 +285,7 @@ class Driver:
         )
         return self.commands[start : start + number]
 
-    def wait_motion(self, timeout_s: float = 15.0) -> Seen:
+    def wait_motion(self, timeout_s: float = 40.0) -> Seen:
         """Wait for a command that moves the robot."""
         start = len(self.commands)
         try:

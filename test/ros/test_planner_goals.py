@@ -135,7 +135,8 @@ def test_a_goal_from_a_file_and_what_is_wrong_with_others(driver, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert driver.set_goal(path=str(tmp_path / "goal.png"), tolerance=NEVER).success
     driver.wait_motion()
-    for path, words in (("text.png", "neither JPEG nor PNG"), ("none.png", "cannot be read")):
+    refusals = (("text.png", "neither JPEG nor PNG"), ("none.png", "not a file"), ("", "not a file"))
+    for path, words in refusals:
         answer = driver.set_goal(path=str(tmp_path / path))
         assert not answer.success and words in answer.message and path in answer.message
     empty = driver.call(driver.set_goal_client, SetGoal.Request())
