@@ -91,8 +91,6 @@ class KeypointEncoder(nn.Module):
         # One product with (x, y, 1) gives the weighted sums and the sum of the weights.
         moments = torch.stack([x, y, torch.ones_like(x)]).flatten(1)
         self.register_buffer("moments", moments, persistent=False)
-        # The order of memory that convolutions on a CPU and the soft-argmax are fastest with.
-        self.convolutions.to(memory_format=torch.channels_last)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map normalised pictures (N, 3, H, W) to features (N, 2 * keypoints).
