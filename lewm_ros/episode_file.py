@@ -181,7 +181,10 @@ class EpisodeFile:
             "topics": {topic: c.report() for topic, c in sorted(self.counters.items())},
         }
         text = json.dumps(report, indent=2) + "\n"
-        (self.folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        # Renamed into place: whoever sees it sees all of it.
+        unfinished = self.folder / f".{REPORT_FILE}"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(self.folder / REPORT_FILE)
         return report
 
     def _run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections import deque
@@ -10,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lewm_core.data import contract_differences, load_contract, save_contract
-from lewm_core.data.contract import CONTRACT_FILE
-from lewm_core.errors import BagError, ContractError, UserError
+from lewm_core.data import load_contract
+from lewm_core.errors import BagError, UserError
+from lewm_ros.dataset_folder import free_folder, prepare_folder
 from lewm_ros.runtime import declare, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.record_dataset"):
@@ -64,7 +63,7 @@ class RecordDatasetNode(Node):
             raise UserError("parameter out is empty: give a folder, as in -p out:=data/mine")
         contract = load_contract(self._settings["contract"])
         self._out = Path(self._settings["out"]).expanduser()
-        _prepare_folder(self._out, contract)
+        prepare_folder(self._out, contract)
         log_parameters(self)
         self._episode: EpisodeFile | None = None
         self._since_ns: int | None = None
@@ -73,6 +72,7 @@ class RecordDatasetNode(Node):
         self._recorded_bytes = 0
         self._complaint = ""
         self._in_hand: _Stamped | None = None
+        self._arrived_events: deque[EpisodeEvent] = deque()
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
         types = dict(contract.topic_types())
         for topic in filter(None, self._settings["extra_topics"]):
@@ -119,13 +119,16 @@ class RecordDatasetNode(Node):
             self._in_hand = None
 
     def _take_events(self) -> None:
-        handle = self._events.handle
+        """Handle every event that has arrived, in order."""
+        handle, arrived = self._events.handle, self._arrived_events
         while True:
             with handle:
                 entry = handle.take_message(EpisodeEvent, False)
             if entry is None:
-                return
-            self._on_event(entry[0])
+                break
+            arrived.append(entry[0])
+        while arrived:
+            self._follow(arrived.popleft())
 
     def _stamped(self, tap: TopicTap, data: bytes) -> _Stamped:
         """Return the message with its header's stamp (or its receive time) and receive time."""
@@ -183,12 +186,27 @@ class RecordDatasetNode(Node):
         return response
 
     def _on_event(self, event: EpisodeEvent) -> None:
+        self._arrived_events.append(event)
+        self._take_events()
+
+    def _known_end_ns(self, name: str) -> int | None:
+        """Return when an episode ends, if the event has arrived but was not handled yet."""
+        for event in self._arrived_events:
+            stamp_ns = stamp_to_ns(event.header.stamp)
+            if event.event == EpisodeEvent.START:
+                return stamp_ns - 1
+            if event.episode == name:
+                return stamp_ns
+        return None
+
+    def _follow(self, event: EpisodeEvent) -> None:
+        """Do what an event asks for."""
         stamp_ns = stamp_to_ns(event.header.stamp)
         begins = event.event == EpisodeEvent.START
         if begins:
             self._end("next episode", until_ns=stamp_ns - 1)
             try:
-                self._begin("event", event.episode, stamp_ns)
+                self._begin("event", event.episode, stamp_ns, self._known_end_ns(event.episode))
             except (UserError, OSError) as error:
                 self._complain(str(error))
                 return
@@ -208,8 +226,20 @@ class RecordDatasetNode(Node):
         if not begins:
             self._end("event", discard=event.label == "discard", until_ns=stamp_ns)
 
-    def _begin(self, reason: str, name: str = "", since_ns: int | None = None) -> str:
+    def _begin(
+        self,
+        reason: str,
+        name: str = "",
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+    ) -> str:
         """Begin an episode and return its name.
+
+        Args:
+            reason: For the log.
+            name: Of the episode; empty: the next number.
+            since_ns: Messages stamped earlier do not belong to it.
+            until_ns: Messages stamped later do not either, if its end is known already.
 
         Raises:
             UserError: If one is on, or the disk guard refuses.
@@ -219,7 +249,7 @@ class RecordDatasetNode(Node):
         guard = self._disk_complaint()
         if guard:
             raise BagError(guard)
-        folder = _free_folder(self._out, name, self._settings["episode_prefix"])
+        folder = free_folder(self._out, name, self._settings["episode_prefix"])
         if since_ns is None:
             # What arrived before this moment and still waits is not part of the episode.
             self._drain()
@@ -233,7 +263,10 @@ class RecordDatasetNode(Node):
         early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
         if since_ns is not None:
             for entry in early:
-                self._keep(*entry)
+                if until_ns is None or entry[1] <= until_ns:
+                    self._keep(*entry)
+                else:
+                    self._early.append(entry)
         missing = [tap.topic for tap in self._taps if not tap.connected]
         waiting = f"; no publisher yet of {', '.join(missing)}" if missing else ""
         self.get_logger().info(f"episode {folder.name} begins ({reason}){waiting}")
@@ -355,45 +388,6 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         name: declare(node, name, default, description, **limits)
         for name, default, description, limits in entries
     }
-
-
-def _prepare_folder(out: Path, contract: Any) -> None:
-    """Make the dataset's folder, or check that it can be continued.
-
-    Raises:
-        UserError: If it holds something else or a dataset of another contract.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out {out} is a file: give a folder")
-    own = out / CONTRACT_FILE
-    if own.exists():
-        differences = contract_differences(load_contract(own), contract)
-        if differences:
-            raise ContractError(
-                f"{own} differs from the contract given ({'; '.join(differences)}): record into "
-                "another out"
-            )
-        return
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"out {out} is not empty and has no {CONTRACT_FILE}: choose a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    save_contract(contract, own)
-
-
-def _free_folder(out: Path, name: str, prefix: str) -> Path:
-    """Return a folder for an episode that does not exist yet."""
-    clean = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")
-    if clean:
-        folder, again = out / clean, 2
-        while folder.exists():
-            folder, again = out / f"{clean}-{again}", again + 1
-        return folder
-    numbers = [
-        int(match[1])
-        for path in out.glob(f"{prefix}*")
-        if (match := re.fullmatch(re.escape(prefix) + r"(\d+)", path.name))
-    ]
-    return out / f"{prefix}{max(numbers, default=-1) + 1:06d}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
