@@ -138,7 +138,6 @@ class Trainer:
             loss = DistributedDataParallel(
                 loss,
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # computed from all rows, so equal everywhere
             )
         return torch.compile(loss) if self.config.compile else loss
 
@@ -207,7 +206,7 @@ class Trainer:
             if share >= 1.0:
                 break
             rate = self._learning_rate(share)
-            terms, norm = self._step(to_device(batch, self.device), rate)
+            terms, norm = self.make_step(to_device(batch, self.device), rate)
             averages.add(terms, norm)
             # Before anything is saved: a bad step must never replace a good state. On a GPU the
             # look waits for the device, so it is taken when numbers are read anyway.
@@ -242,8 +241,17 @@ class Trainer:
         self._account(window_frames, time.monotonic() - window_s)
         return False
 
-    def _step(self, batch: Batch, rate: float) -> tuple[LossTerms, torch.Tensor]:
-        """Make one optimiser step; return the loss terms and the gradient's norm."""
+    def make_step(self, batch: Batch, rate: float) -> tuple[LossTerms, torch.Tensor]:
+        """Make one optimiser step.
+
+        Args:
+            batch: This process' part of the step's clips, on the device.
+            rate: Learning rate.
+
+        Returns:
+            The loss terms of the clips given, and the gradient's norm before it was clipped,
+            averaged over all processes.
+        """
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         torch.manual_seed(step_seed(self.config.seed, batch.step, self.processes.rank))

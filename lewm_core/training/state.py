@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from lewm_core.errors import CheckpointError
 
@@ -105,6 +105,17 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -
         }
         if moments:
             optimiser.state[parameter] = {
-                key: value.to(parameter.device) for key, value in moments.items()
+                key: _laid_out_like(parameter, value) for key, value in moments.items()
             }
     return Progress(**json.loads(header["progress"]))
+
+
+def _laid_out_like(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """Return a moment in the memory layout of its parameter; the step counter as it is.
+
+    The fused optimiser walks through both as they lie in memory: a moment of a weight with the
+    channels last that comes back with the channels first would silently meet the wrong weights.
+    """
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
