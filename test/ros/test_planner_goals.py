@@ -135,7 +135,8 @@ def test_a_goal_from_a_file_and_what_is_wrong_with_others(driver, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert driver.set_goal(path=str(tmp_path / "goal.png"), tolerance=NEVER).success
     driver.wait_motion()
-    refusals = (("text.png", "neither JPEG nor PNG"), ("none.png", "not a file"), ("", "not a file"))
+    none = "not a file"
+    refusals = (("text.png", "neither JPEG nor PNG"), ("none.png", none), ("", none))
     for path, words in refusals:
         answer = driver.set_goal(path=str(tmp_path / path))
         assert not answer.success and words in answer.message and path in answer.message
