@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import UserError
 from lewm_core.scenes import make_expert
+from lewm_core.scenes.registry import Expert
 
 #: Control steps of the expert before a start is drawn: at least, and fewer than. The first pushes
 #: of an episode begin with a walk; starts lie in the middle of what training data look like.
@@ -107,7 +108,14 @@ def goals_from_expert(
     ]
 
 
-def _draw(scene, expert, index, seed, distance_steps, picture_size) -> StartGoal:
+def _draw(
+    scene: GoalScene,
+    expert: Expert,
+    index: int,
+    seed: int,
+    distance_steps: int,
+    picture_size: tuple[int, int],
+) -> StartGoal:
     # Named streams: the third number keeps scene, expert and start independent of one another.
     scene_seed, expert_seed, start_seed = (
         int(np.random.SeedSequence((seed, index, stream)).generate_state(1)[0])
