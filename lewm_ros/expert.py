@@ -31,10 +31,10 @@ with ros_imports("lewm_ros.expert"):
 class ExpertNode(Node):
     """Node ``expert``: drives a scene by its scripted expert, through topics only.
 
-    For each episode: asks the recorder to start (if there is one that does not follow events),
-    resets the scene with a seed of its own, answers each state message by one command stamped
-    with the state's time, announces the end on ``/episode``, and asks the recorder to stop. Ends
-    when the episodes are done.
+    For each episode: asks the recorder to start (``recorder``, unless empty), resets the scene
+    with a seed of its own, answers each state message by one command stamped with the state's
+    time, announces the end on ``/episode``, and asks the recorder to stop. Ends when the episodes
+    are done.
 
     example: python -m lewm_ros.expert --ros-args -p episodes:=100 -p recorder:=record_dataset
     """
@@ -72,11 +72,12 @@ class ExpertNode(Node):
         )
         self.create_subscription(EpisodeEvent, "/episode", self._on_event, qos.EPISODE)
         self._events = self.create_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
-        self._reset = self.create_client(ResetScene, f"/{self._settings['scene_node']}/reset")
-        recorder = self._settings["recorder"]
-        self._by_service = bool(recorder) and self._settings["recorder_services"]
-        self._recorder_start = self.create_client(Trigger, f"/{recorder or 'none'}/start_episode")
-        self._recorder_stop = self.create_client(Trigger, f"/{recorder or 'none'}/stop_episode")
+        self._reset = self.create_client(
+            ResetScene, f"{_full_name(self._settings['scene_node'])}/reset"
+        )
+        recorder = _full_name(self._settings["recorder"] or "none")
+        self._recorder_start = self.create_client(Trigger, f"{recorder}/start_episode")
+        self._recorder_stop = self.create_client(Trigger, f"{recorder}/stop_episode")
         self._thread = threading.Thread(target=self._drive, name="episodes", daemon=True)
         self._thread.start()
 
@@ -137,7 +138,7 @@ class ExpertNode(Node):
 
     def _drive_episode(self, number: int) -> None:
         seed = self._settings["seed"] + number
-        if self._by_service:
+        if self._settings["recorder"]:
             self._trigger(self._recorder_start)
         name = f"{self._settings['episode_prefix']}{seed:06d}"
         reply = self._call(self._reset, ResetScene.Request(seed=seed, episode=name))
@@ -163,7 +164,7 @@ class ExpertNode(Node):
         event = EpisodeEvent(event=EpisodeEvent.END, episode=reply.episode, seed=seed)
         event.header.stamp = ns_to_stamp(self._ended_ns)
         self._events.publish(event)
-        if self._by_service:
+        if self._settings["recorder"]:
             self._trigger(self._recorder_stop)
         self.get_logger().debug(f"episode {reply.episode} is done")
 
@@ -229,6 +230,11 @@ class ExpertNode(Node):
                 self._closing.wait(0.002)
 
 
+def _full_name(name: str) -> str:
+    """Return a node's absolute name; ``lab/scene`` is node ``scene`` in namespace ``lab``."""
+    return "/" + name.strip("/")
+
+
 def _declare_parameters(node: Node) -> dict[str, Any]:
     """Declare all parameters and return their values."""
     entries = [
@@ -238,9 +244,8 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         ("steps", 250, "Control steps of each.", {"minimum": 1}),
         ("seed", 0, "Of the first episode; the next ones count up.", {"minimum": 0}),
         ("episode_prefix", "expert_", "Episodes are called this and their seed.", {}),
-        ("recorder", "", "Name of a recorder node to wait for; empty: none.", {}),
-        ("recorder_services", True, "Begin and end each episode by the recorder's services; "
-         "false: it follows events.", {}),
+        ("recorder", "", "Name of the recorder node that is asked to begin and end each episode; "
+         "empty: none.", {}),
         ("scene_node", "scene", "Name of the scene's node.", {}),
         ("partner_timeout", 30.0, "s to wait for scene and recorder.", {"minimum": 0.1}),
         ("episode_timeout", 600.0, "s of real time for one episode.", {"minimum": 0.1}),

@@ -26,9 +26,8 @@ def test_the_expert_makes_whole_episodes(graph, by_service):
     graph.start("scene", {"camera_rate": 2.0, **TIMING})
     expert = graph.start(
         "expert",
-        {"episodes": 3, "steps": STEPS, "seed": 40, "recorder": "record_dataset",
-         "recorder_services": by_service},
-    )  # fmt: skip
+        {"episodes": 3, "steps": STEPS, "seed": 40, "recorder": "record_dataset"},
+    )
     graph.wait_for_end(expert)
     assert "3 episodes of 60 steps" in expert.output()
     names = [f"episode_{i:06d}" if by_service else f"expert_{40 + i:06d}" for i in range(3)]
