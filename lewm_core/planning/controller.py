@@ -9,7 +9,9 @@ How a plan lies in time. A plan made from a picture stamped t begins at t: its a
 for ``[t + k * control period, t + (k + 1) * control period)``. `command` looks up the action for
 *now*, so that actions which lie in the past by the time the search is done are skipped, never
 executed late. What the robot did meanwhile (the tail of the plan before, or hold) is not what the
-skipped actions said; the next plan corrects that. Past the last action the answer is hold.
+skipped actions said; the next plan corrects that. Where the robot was held all the while, nothing
+has changed since the picture: such a plan begins when it is there, and loses no action, as long as
+that is not later than the plan is long. Past the last action the answer is hold.
 
 Whatever is missing, late or not finite ends in the contract's hold command and a reason in words.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -320,7 +323,7 @@ class RecedingHorizonController:
             if self._goal is not goal:
                 return PlanResult(reason="the goal was changed while planning",
                                   goal_distance=distance, encode_s=encode_s)
-            self._active = ActivePlan(plan, goal.serial, start_ns)
+            self._active = ActivePlan(plan, goal.serial, start_ns, image_ns=start_ns)
             self._failure = None
         return PlanResult(
             plan=plan,
@@ -370,6 +373,7 @@ class RecedingHorizonController:
         published; if something behind this controller publishes another, call `record`.
         """
         with self._lock:
+            self._begin_late(now_ns)
             reason = self._missing(now_ns) or self._no_action(now_ns)
             last = self._commands.last
             last_values = None if last is None else last[1]
@@ -385,10 +389,22 @@ class RecedingHorizonController:
                     last_values,
                     min(max(elapsed_ns, 0), self._period_ns) * 1e-9,
                 )
-                command = Command(values, False, "", now_ns, active.start_ns, step)
+                command = Command(values, False, "", now_ns, active.image_ns, step)
+                if not active.begun:
+                    self._active = replace(active, begun=True)
             if values is not None:
                 self._commands.add(now_ns, values)
             return command
+
+    def _begin_late(self, now_ns: int) -> None:
+        """Let a new plan begin now if the robot has stood still since its picture."""
+        active = self._active
+        if active is None or active.begun:
+            return
+        length_ns = active.plan.actions.shape[1] * self._period_ns
+        in_time = self._period_ns <= now_ns - active.start_ns <= length_ns
+        if in_time and self._commands.stood_still(active.start_ns, self.limits.hold):
+            self._active = replace(active, start_ns=now_ns)
 
     def _missing(self, now_ns: int) -> str:
         """Why nothing can be pursued now, whatever the plan; empty if all is there."""

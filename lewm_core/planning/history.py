@@ -185,6 +185,25 @@ class CommandLog:
         self._stamps.clear()
         self._values.clear()
 
+    def stood_still(self, since_ns: int, hold: Sequence[float | str]) -> bool:
+        """Whether every command in force from ``since_ns`` on was hold.
+
+        Args:
+            since_ns: If no command was in force then, nobody knows: False.
+            hold: ``A`` values of the hold command, each a number or ``"last"``.
+        """
+        first = bisect.bisect_right(self._stamps, since_ns + COMMAND_TOLERANCE_NS) - 1
+        if first < 0:
+            return False
+        reference = [
+            self._values[first][i] if value == "last" else float(value)
+            for i, value in enumerate(hold)
+        ]
+        return all(
+            np.array_equal(self._values[index], reference)
+            for index in range(first, len(self._values))
+        )
+
     def block(self, start_ns: int, frame_skip: int) -> NDArray[np.float64]:
         """Return the commands in force during the block that begins at ``start_ns``.
 

@@ -45,11 +45,21 @@ class Goal:
 
 @dataclass(frozen=True, eq=False)
 class ActivePlan:
-    """The plan that commands are taken from; action 0 is for the period from ``start_ns``."""
+    """The plan that commands are taken from.
+
+    Attributes:
+        plan: Its actions.
+        goal_serial: What it is for.
+        start_ns: Action 0 is for the control period from here.
+        image_ns: Stamp of the newest picture it was made from.
+        begun: Whether a command was taken from it.
+    """
 
     plan: Plan
     goal_serial: int
     start_ns: int
+    image_ns: int
+    begun: bool = False
 
 
 @dataclass(frozen=True, eq=False)
