@@ -64,11 +64,20 @@ def run(
     return finished.stdout
 
 
-def pip_install(source: Path, *options: str, environment: dict[str, str]) -> str:
-    """Install the package with this Python's pip, without its dependencies."""
-    return run(
-        [sys.executable, "-m", "pip", *options[:2], "install", "--no-deps", "--no-index", "--verbose",
-         "--no-build-isolation", *options[2:], str(source)],
-        source.parent,
-        environment,
-    )  # fmt: skip
+def pip_install(
+    source: Path,
+    environment: dict[str, str],
+    pip: tuple[str, ...] = (),
+    where: tuple[str, ...] = (),
+) -> str:
+    """Install the package, without its dependencies; return what pip and the build print.
+
+    Args:
+        source: The source tree.
+        environment: Of pip.
+        pip: Options of pip itself.
+        where: Options of ``pip install``.
+    """
+    alone = ["--no-deps", "--no-index", "--no-build-isolation", "--verbose"]
+    command = [sys.executable, "-m", "pip", *pip, "install", *alone, *where, str(source)]
+    return run(command, source.parent, environment)

@@ -71,7 +71,7 @@ def _environment(domain: str) -> dict[str, str]:
 def test_pip_install_builds_the_interfaces(source_tree: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     environment = _environment("91")
-    pip_install(source_tree, "-q", "-q", "--target", str(target), environment=environment)
+    pip_install(source_tree, environment, where=("--target", str(target)))
     for name, folder in (("PYTHONPATH", target), ("LD_LIBRARY_PATH", target / "lib")):
         environment[name] = os.pathsep.join(filter(None, [str(folder), environment.get(name)]))
     lines = run([sys.executable, "-c", ROUND_TRIP], tmp_path, environment).splitlines()

@@ -43,7 +43,7 @@ def python(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         environment,
     )
     (Path(site.strip()) / "packages.pth").write_text(f"{packages}\n")
-    output = pip_install(source_tree, "--python", str(python), environment=environment)
+    output = pip_install(source_tree, environment, pip=("--python", str(python)))
     assert "no ROS 2 found, installing the core and its commands only" in output
     return python
 
