@@ -77,7 +77,7 @@ class MonitorConfig(_Config):
     effective_rank: Annotated[float, Field(ge=1)] = 3.0
     standard_deviation: Annotated[float, Field(ge=0)] = 0.1
     state_r2: float = 0.5
-    region_r2: float = 0.2
+    region_r2: float = 0.5
 
 
 class TrainConfig(_Config):

@@ -92,6 +92,7 @@ def draw_curves(folder: Path) -> Path:
     _draw_probes(axes[1][1], evaluation)
     for axis in axes.flat:
         axis.set_xlabel("step")
+        axis.title.set_fontsize(11)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
@@ -112,7 +113,7 @@ def _draw_loss(axis: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_predictions(axis: Any, rows: list[dict[str, Any]]) -> None:
-    axis.set_title("held-out error, relative to the variance (1: no better than the mean)")
+    axis.set_title("held-out prediction error / variance (dotted: 'nothing changes')")
     blocks = sorted(
         int(key.rsplit("_", 1)[1])
         for key in (rows[-1] if rows else {})
@@ -133,7 +134,6 @@ def _draw_predictions(axis: Any, rows: list[dict[str, Any]]) -> None:
             *_series(rows, f"nothing_changes_{block}"),
             color=colour,
             linestyle=":",
-            label=f"'nothing changes', {block} block{plural}",
         )
     if shown:
         axis.set_yscale("log")
@@ -158,7 +158,7 @@ def _draw_representation(axis: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_probes(axis: Any, rows: list[dict[str, Any]]) -> None:
-    axis.set_title("R² on held-out episodes (MLP probes; dotted: regions of the picture)")
+    axis.set_title("R² of MLP probes, held-out")
     last = rows[-1] if rows else {}
     for key in last:
         if key.startswith("probe_r2_"):

@@ -183,11 +183,19 @@ def warnings(health: Health, limits: MonitorConfig, weight: float) -> list[str]:
                 f"{weight:g}), train longer, set loss.rollout_steps=4, or use the keypoint "
                 "encoder"
             )
-    for name, r2 in sorted(health.regions.items(), key=lambda item: item[1]):
-        if r2 < limits.region_r2:
-            found.append(
-                f"what moves in the {name} of the picture is hardly encoded (R² {r2:.2f} for a "
-                f"coarse picture drawn from the embedding); raise loss.weight (lambda, now "
-                f"{weight:g}), train longer, or crop the picture to what matters"
-            )
+    poor = sorted((r2, name) for name, r2 in health.regions.items() if r2 < limits.region_r2)
+    if poor:
+        names = [name for _, name in poor]
+        where = "all over the picture" if len(poor) == len(health.regions) else _listed(names)
+        found.append(
+            f"what moves {where} is hardly encoded (R² {poor[0][0]:.2f} for a coarse picture drawn "
+            f"from the embedding); raise loss.weight (lambda, now {weight:g}), train longer, or "
+            "crop the picture to what matters"
+        )
     return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return ``"in the upper left and middle left of the picture"``."""
+    text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"in the {text} of the picture"

@@ -96,7 +96,7 @@ def test_action_statistics_are_those_of_the_training_episodes(healthy):
 
 
 def test_without_sigreg_it_collapses_and_the_warning_says_so(spots, tmp_path):
-    result, _ = train(spots, tmp_path, "steps=400", "batch_size=32", "loss.weight=0.0")
+    result, _ = train(spots, tmp_path, "steps=250", "batch_size=32", "loss.weight=0.0")
     (text,) = result.warnings
     assert "collapsed" in text and "raise loss.weight" in text
     rows = read_metrics(tmp_path / "run")

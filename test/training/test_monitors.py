@@ -86,6 +86,15 @@ def test_states_that_are_not_encoded_are_named_the_worst_first():
     assert found[1].startswith("agent_x, agent_y are not encoded (R² 0.31")
 
 
+def test_regions_are_listed_in_one_sentence():
+    some = healthy(regions={"upper left": 0.3, "middle left": 0.1, "lower right": 0.9})
+    (text,) = warnings(some, MonitorConfig(), 0.09)
+    assert text.startswith("what moves in the middle left and upper left of the picture is hardly")
+    assert "R² 0.10" in text
+    (text,) = warnings(healthy(regions={"upper left": 0.3}), MonitorConfig(), 0.09)
+    assert text.startswith("what moves all over the picture")
+
+
 def test_a_region_that_the_embedding_does_not_show_is_named():
     """Two spots move; the embedding knows only where the upper left one is."""
     torch.manual_seed(0)
