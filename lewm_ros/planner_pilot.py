@@ -276,7 +276,10 @@ class PlannerPilot:
             return state, self._guard.hold(reason, now_ns)
         wanted = self._controller.command(now_ns)
         values = None if wanted.hold else wanted.values
-        command = self._guard.check(values, now_ns, self._camera.deadline_ns(), wanted.reason)
+        reason = wanted.reason
+        if reason == "plan exhausted":
+            reason += f"; making one takes {self.report.plan_times.newest:.2f} s"
+        command = self._guard.check(values, now_ns, self._camera.deadline_ns(), reason)
         if command.hold:
             if self._controller.wants_plan(now_ns):
                 # The plan ran out or was dropped: the next one must not wait for the timer.
