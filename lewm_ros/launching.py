@@ -7,6 +7,7 @@ Needs `launch` and `launch_ros`, which come with a ROS installation and not from
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,7 @@ def node(
     Raises:
         ConfigError: The parameter file is missing.
     """
-    layers: list[Any] = [dict(defaults)] if defaults else []
+    layers: list[Any] = []
     params_file = value(context, "params_file")
     if params_file:
         path = Path(params_file).expanduser()
@@ -227,14 +228,20 @@ def node(
         layers.append(str(path))
     if explicit:
         layers.append(dict(explicit))
+    # For ROS, what names a node goes before what names all (/**), whichever comes later. As -p,
+    # the defaults are for all and come first; the layers above name the node, since its namespace
+    # is given, and so go before both kinds of entries of the file.
+    ros_arguments = ["--log-level", value(context, "log_level")]
+    for name, default in (defaults or {}).items():
+        ros_arguments += ["-p", f"{name}:={json.dumps(default)}"]
     return Node(
         package="lewm_ros",
         executable=executable,
         name=executable,
-        namespace=value(context, "namespace"),
+        namespace=value(context, "namespace") or "/",
         parameters=layers,
         additional_env={"LEWM_DDS_PROFILE": value(context, "dds_profile")},
-        ros_arguments=["--log-level", value(context, "log_level")],
+        ros_arguments=ros_arguments,
         output="screen",
         emulate_tty=True,
         # A node publishes its last hold and finishes its file first, also on a slow machine.
