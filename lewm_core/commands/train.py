@@ -118,6 +118,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             )
             result = trainer.train()
         if not processes.leads:
+            arguments.json = None  # one result, written by one process
             return None
         if not result.finished:
             print(

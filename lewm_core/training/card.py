@@ -80,7 +80,7 @@ def model_card(metadata: dict[str, Any], command: str) -> str:
         f"- Command: `{command}`" if command else "",
         f"- {metadata['steps']} of {metadata['steps_planned']} steps, "
         f"{metadata['minutes']:.1f} minutes, seed {metadata['seed']}",
-        f"- Machine: {metadata['machine']}; {metadata['threads']} threads, "
+        f"- Machine: {metadata['machine']}; {_plural(metadata['threads'], 'thread')}, "
         f"{metadata['precision']}" + _speed(metadata["frames_per_s"]),
         f"- Loss: prediction ({settings['loss']['rollout_steps']} steps rolled out) + "
         f"{settings['loss']['weight']:g} x SIGReg ({settings['loss']['directions']} directions)",
@@ -108,14 +108,18 @@ def _evaluation(row: dict[str, float | None]) -> list[str]:
             block = key.rsplit("_", 1)[1]
             still = _number(row.get(f"nothing_changes_{block}"), 3)
             lines.append(
-                f"| error {block} block(s) ahead over variance ('nothing changes': {still}) | "
-                f"{_number(value, 3)} |"
+                f"| error {_plural(block, 'block')} ahead over variance ('nothing changes': {still}) "
+                f"| {_number(value, 3)} |"
             )
     for key, value in row.items():
         if key.startswith("probe_r2_"):
             name = key.removeprefix("probe_r2_")
             lines.append(f"| R² of an MLP probe, {name} | {_number(value, 3)} |")
     return [*lines, ""]
+
+
+def _plural(count: int | str, noun: str) -> str:
+    return f"{count} {noun}" + ("" if int(count) == 1 else "s")
 
 
 def _speed(frames_per_s: float | None) -> str:
