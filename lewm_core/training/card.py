@@ -107,10 +107,8 @@ def _evaluation(row: dict[str, float | None]) -> list[str]:
         if key.startswith("prediction_error_"):
             block = key.rsplit("_", 1)[1]
             still = _number(row.get(f"nothing_changes_{block}"), 3)
-            lines.append(
-                f"| error {_plural(block, 'block')} ahead over variance ('nothing changes': {still}) "
-                f"| {_number(value, 3)} |"
-            )
+            ahead = f"error {_plural(block, 'block')} ahead over variance"
+            lines.append(f"| {ahead} ('nothing changes': {still}) | {_number(value, 3)} |")
     for key, value in row.items():
         if key.startswith("probe_r2_"):
             name = key.removeprefix("probe_r2_")

@@ -12,6 +12,9 @@ from tqdm import tqdm
 #: Seconds between lines where there is no terminal.
 LINE_EVERY_S = 30.0
 
+#: Short enough for 80 columns; tqdm's own rate and time would be in steps and say less.
+_BAR = "{percentage:3.0f}% {bar:8} {n_fmt}/{total_fmt}{postfix}"
+
 
 class ProgressDisplay:
     """Shows step, loss terms, frames per second and time left, on standard error.
@@ -28,7 +31,7 @@ class ProgressDisplay:
         self._bar: tqdm | None = None
         self._next_line = time.monotonic()
         if not silent and sys.stderr.isatty():
-            self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+            self._bar = tqdm(total=steps, initial=step, dynamic_ncols=True, bar_format=_BAR)
 
     def __enter__(self) -> ProgressDisplay:
         return self
@@ -52,16 +55,18 @@ class ProgressDisplay:
         """
         if self._silent:
             return
-        terms = (
-            f"loss {values['total']:.4f} = prediction {values['prediction']:.4f} + "
-            f"weight x SIGReg {values['sigreg']:.2f}, {values['frames_per_s']:.0f} frames/s"
-        )
+        pace = f"{values['frames_per_s']:.0f} frames/s, {_duration(left_s)} left"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{terms}, {_duration(left_s)} left", refresh=False)
+            terms = f"prediction {values['prediction']:.4f}, SIGReg {values['sigreg']:.2f}"
+            self._bar.set_postfix_str(f"{terms}, {pace}", refresh=False)
             self._bar.update(step - self._bar.n)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
-            self.say(f"step {step}/{self._steps}: {terms}, {_duration(left_s)} left")
+            terms = (
+                f"loss {values['total']:.4f} = prediction {values['prediction']:.4f} + "
+                f"weight x SIGReg {values['sigreg']:.2f}"
+            )
+            self.say(f"step {step}/{self._steps}: {terms}, {pace}")
 
     def say(self, text: str) -> None:
         """Print a line without tearing the bar."""

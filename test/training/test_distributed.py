@@ -59,9 +59,10 @@ def first_gradients(
     trainer = Trainer(data, config, run, CPU, processes)
     clips, share = data.train_sampler(config).batch(0), processes.share(config.batch_size)
     _, norm = trainer.make_step(Batch(0, clips.frames[share], clips.actions[share]), 1e-4)
-    gradients = {name: weight.grad.contiguous() for name, weight in trainer.model.named_parameters()}
-    buffers = {name: value for name, value in trainer.model.named_buffers() if "running" in name}
-    return {"norm": norm[None], **gradients, **buffers}
+    weights, buffers = trainer.model.named_parameters(), trainer.model.named_buffers()
+    gradients = {name: weight.grad.contiguous() for name, weight in weights}
+    statistics = {name: value for name, value in buffers if "running" in name}
+    return {"norm": norm[None], **gradients, **statistics}
 
 
 def train_as_one_of_two(rank: int, port: int, dataset: str, folder: str) -> None:
