@@ -41,6 +41,8 @@ class CEMConfig(BaseModel):
                                   description="see GoalDistance")
     smoothing: float = Field(0.0, ge=0, lt=1, description="share of the old mean and std kept in "
                              "each round")
+    noise_correlation: float = Field(0.0, ge=0, lt=1, description="of the noise of one control "
+                                     "step with the next; 0 is the paper's white noise")
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -143,6 +145,7 @@ class CEM:
         """All rounds. Returns the last mean, candidates dropped, fewest finite costs ``(B,)``."""
         config = self.config
         generator = self._generator_on(mean.device)
+        colour = self._colour(mean)
         std = torch.full_like(mean, config.initial_std)
         shape = (mean.shape[0], config.candidates, *mean.shape[1:])
         dropped = torch.zeros((), dtype=torch.int64, device=mean.device)
@@ -151,6 +154,9 @@ class CEM:
         )
         for _ in range(config.rounds):
             noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            if colour is not None:
+                steps = noise.view(*shape[:2], -1, self.model.action_dim)
+                noise = torch.einsum("ts,bcsa->bcta", colour, steps).reshape(shape)
             candidates = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
             candidates[:, 0] = mean
             cost = self.objective(self.model.rollout(history, past_actions, candidates), goal)
@@ -173,6 +179,20 @@ class CEM:
         if given is not None:
             mean[:, : given.shape[1]] = given.to(mean)
         return self._clamp(mean)
+
+    def _colour(self, mean: Tensor) -> Tensor | None:
+        """``(steps, steps)`` that turns white noise over the control steps of a plan into noise
+        whose correlation falls by a constant factor from step to step; variances stay 1.
+
+        White noise in every control step mostly cancels itself out: candidates tremble and get
+        nowhere. Correlated noise (Pinneri et al., 2020, arXiv 2008.06389) moves further.
+        """
+        correlation = self.config.noise_correlation
+        if correlation == 0.0:
+            return None
+        steps = torch.arange(mean.shape[1] * self.model.frame_skip, dtype=torch.float64)
+        covariance = correlation ** (steps[:, None] - steps).abs()
+        return torch.linalg.cholesky(covariance).to(mean)
 
     def _clamp(self, blocks: Tensor) -> Tensor:
         if self._limits is None:

@@ -101,6 +101,40 @@ def test_min_std_keeps_the_search_wide():
     assert last_spread(0.5) > 0.45
 
 
+def noise_of_first_round(correlation: float) -> torch.Tensor:
+    """``(steps, A, S)`` drawn around 0 with standard deviation 1."""
+    model = PointModel()
+    config = CEMConfig(candidates=4000, rounds=1, horizon=4, noise_correlation=correlation)
+    CEM(model, config).plan(ONE_FRAME, torch.zeros(1, 2))
+    drawn = model.seen_candidates[0][0, 1:]
+    return drawn.unflatten(-1, (2, 2)).flatten(1, 2).permute(1, 2, 0)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_noise_is_correlated_from_step_to_step_as_configured(correlation):
+    noise = noise_of_first_round(correlation)
+    assert noise.shape == (8, 2, 3999)
+    covariance = torch.einsum("ias,jas->ij", noise, noise) / (2 * 3999)
+    steps = torch.arange(8.0)
+    expected = correlation ** (steps[:, None] - steps).abs()
+    torch.testing.assert_close(covariance, expected, atol=0.05, rtol=0)
+    across = torch.einsum("is,is->i", noise[:, 0], noise[:, 1]) / 3999
+    assert across.abs().max() < 0.07  # the fields of one action stay independent
+
+
+def test_correlated_noise_reaches_what_white_noise_does_not():
+    """A far goal needs many steps in one direction; a small search finds that with colour."""
+    goal = torch.tensor([[40.0, -40.0]])
+    config = {"candidates": 100, "rounds": 3, "elites": 10, "horizon": 5}
+    white, coloured = (
+        CEM(PointModel(frame_skip=5), CEMConfig(**config, noise_correlation=correlation)).plan(
+            ONE_FRAME, goal
+        )
+        for correlation in (0.0, 0.6)
+    )
+    assert coloured.cost[0] < 0.5 * white.cost[0]
+
+
 def test_candidates_stay_inside_the_physical_limits():
     model = PointModel(action_mean=(0.1, 0.2), action_std=(0.5, 2.0))
     limits = ((-0.3, -1.0), (0.4, 0.5))

@@ -19,6 +19,7 @@ def test_the_nano_preset_replans_with_a_running_cost():
     assert config.solver.running_weight == 0.3
     assert config.controller.execute_blocks == 2
     assert config.controller.warm_start
+    assert config.solver.noise_correlation > 0
 
 
 def test_presets_name_every_key():
