@@ -101,7 +101,8 @@ class TopicTap:
         """Return the messages that have arrived but were not handed on yet, oldest first."""
         taken: list[bytes] = []
         while self._subscription is not None:
-            with self._subscription.handle as handle:
+            handle = self._subscription.handle
+            with handle:
                 entry = handle.take_message(self._subscription.msg_type, True)
             if entry is None:
                 break
