@@ -138,7 +138,7 @@ class Driver:
         self.now_ns = time.time_ns
         self.clock_ns: int | None = None
         self.clock_runs = True
-        self.last_picture_s = 0.0
+        self.last_picture_ns = 0
         self.process: NodeProcess | None = None
         self.commands: list[Seen] = []
         self.statuses: list[PlanStatus] = []
@@ -193,7 +193,7 @@ class Driver:
         if self.encoding:
             message.encoding = self.encoding
         self._images.publish(message)
-        self.last_picture_s = time.monotonic()
+        self.last_picture_ns = stamp_ns
 
     # --- what an operator does ------------------------------------------------------------------
 

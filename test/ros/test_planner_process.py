@@ -60,6 +60,7 @@ def test_simulated_time_counts_and_sigint_ends_it_with_hold(tmp_path):
         phases = np.abs((stamps / CONTROL_PERIOD_S + 0.5) % 1.0 - 0.5) * CONTROL_PERIOD_S
         assert np.median(phases) < 0.021, "commands are not on the grid of the control period"
 
+        driver.wait_status(PlanStatus.PLANNING)
         driver.clock_runs = False
         status = driver.wait_status(PlanStatus.WAITING, "ROS time stands still")
         assert status.holding and driver.wait_commands(1)[-1].holds
