@@ -230,6 +230,5 @@ def _tolerance_problem(tolerance: float) -> str:
     return f"tolerance is {tolerance}: give 0 (the default) or a squared latent distance"
 
 
-
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())
