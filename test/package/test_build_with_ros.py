@@ -69,17 +69,19 @@ def _environment(domain: str) -> dict[str, str]:
 
 
 def test_pip_install_builds_the_interfaces(source_tree: Path, tmp_path: Path) -> None:
-    target = tmp_path / "target"
+    prefix = tmp_path / "prefix"
     environment = _environment("91")
-    pip_install(source_tree, environment, where=("--target", str(target)))
-    for name, folder in (("PYTHONPATH", target), ("LD_LIBRARY_PATH", target / "lib")):
+    # --ignore-installed: the package that this environment has already is left alone.
+    pip_install(source_tree, environment, where=("--prefix", str(prefix), "--ignore-installed"))
+    site_packages = next(prefix.rglob("lewm_core")).parent
+    for name, folder in (("PYTHONPATH", site_packages), ("LD_LIBRARY_PATH", prefix / "lib")):
         environment[name] = os.pathsep.join(filter(None, [str(folder), environment.get(name)]))
     lines = run([sys.executable, "-c", ROUND_TRIP], tmp_path, environment).splitlines()
     assert lines[-4] == "it works"
-    assert all(line.startswith(str(target)) for line in lines[-3:]), lines
-    assert os.access(target / "lib" / "lewm_ros" / "planner", os.X_OK)
-    assert (target / "share" / "lewm_ros" / "launch" / "plan.launch.py").is_file()
-    assert (target / "share" / "ament_index/resource_index/packages/lewm_ros").is_file()
+    assert all(line.startswith(str(prefix)) for line in lines[-3:]), lines
+    assert os.access(prefix / "lib" / "lewm_ros" / "planner", os.X_OK)
+    assert (prefix / "share" / "lewm_ros" / "launch" / "plan.launch.py").is_file()
+    assert (prefix / "share" / "ament_index/resource_index/packages/lewm_ros").is_file()
 
 
 @pytest.mark.skipif(
