@@ -55,9 +55,9 @@ def weights(out: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Path:
-    """240 steps: long enough to be hit in the middle."""
+    """160 steps: long enough to be hit in the middle."""
     return write_settings(
-        tmp_path_factory.mktemp("settings") / "spots.yaml", steps=240, checkpoint_every=20
+        tmp_path_factory.mktemp("settings") / "spots.yaml", steps=160, checkpoint_every=20
     )
 
 
@@ -87,13 +87,13 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(spots, settings, strai
         process.kill()
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
-    assert last_step(out) < 240
+    assert last_step(out) < 160
     process = start(command(spots, settings, out, "--resume"))
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 0, text
     assert_same_weights(straight, out)
     steps = [row["step"] for row in read_metrics(out) if row["kind"] == "train"]
-    assert steps == list(range(5, 241, 5))
+    assert steps == list(range(5, 161, 5))
 
 
 def test_sigint_saves_and_stops_and_the_rest_can_follow(spots, settings, straight, tmp_path):

@@ -34,14 +34,14 @@ def healthy(spots, tmp_path_factory):
     """A run that is long enough for the spot to be encoded."""
     folder = tmp_path_factory.mktemp("healthy")
     result, trainer = train(
-        spots, folder, "steps=400", "batch_size=32", "evaluate_every=200", command="lewm-train x"
+        spots, folder, "steps=300", "batch_size=32", "evaluate_every=200", command="lewm-train x"
     )
     return result, trainer, folder / "run"
 
 
 def test_a_healthy_run_encodes_the_spot_and_warns_of_nothing(healthy):
     result, _, _ = healthy
-    assert result.finished and result.step == 400
+    assert result.finished and result.step == 300
     assert result.warnings == []
     health = result.measurement.health
     assert health.effective_rank > 3
@@ -59,12 +59,12 @@ def test_it_predicts_better_than_that_nothing_changes(healthy):
 def test_metrics_have_training_and_evaluation_rows(healthy):
     rows = read_metrics(healthy[2])
     train_rows = [row for row in rows if row["kind"] == "train"]
-    assert [row["step"] for row in train_rows] == list(range(5, 401, 5))
+    assert [row["step"] for row in train_rows] == list(range(5, 301, 5))
     for key in ("total", "prediction", "sigreg", "lr", "grad_norm", "frames_per_s"):
         assert all(row[key] > 0 for row in train_rows)
     assert train_rows[-1]["total"] < train_rows[0]["total"]
     evaluations = [row for row in rows if row["kind"] == "evaluation"]
-    assert [row["step"] for row in evaluations] == [200, 400]
+    assert [row["step"] for row in evaluations] == [200, 300]
     assert {"effective_rank", "probe_r2_a", "prediction_error_3"} <= evaluations[-1].keys()
     assert (healthy[2] / "curves.png").stat().st_size > 10_000
 
@@ -75,7 +75,7 @@ def test_the_checkpoint_says_how_it_was_made(healthy):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     metadata = model.metadata
-    assert metadata["steps"] == 400
+    assert metadata["steps"] == 300
     assert set(metadata["trained_episodes"]).isdisjoint(metadata["held_out_episodes"])
     assert len(metadata["trained_episodes"]) + len(metadata["held_out_episodes"]) == 16
     assert metadata["latent"]["one_block_distance"] == pytest.approx(
@@ -83,7 +83,7 @@ def test_the_checkpoint_says_how_it_was_made(healthy):
     )
     assert model.contract == trainer.data.contract.to_dict()
     card = (result.checkpoint / "README.md").read_text()
-    for words in ("`lewm-train x`", "400 of 400 steps", "effective rank", "MLP probe, a"):
+    for words in ("`lewm-train x`", "300 of 300 steps", "effective rank", "MLP probe, a"):
         assert words in card
     assert str(trainer.folder.path.parent) not in card
 
