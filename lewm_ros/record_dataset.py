@@ -74,7 +74,7 @@ class RecordDatasetNode(Node):
         self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
         self._complaint = ""
-        self._in_hand: _Stamped | None = None
+        self._in_hand: list[_Stamped] = []
         self._arrived_events: deque[EpisodeEvent] = deque()
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
         types = dict(contract.topic_types())
@@ -110,16 +110,15 @@ class RecordDatasetNode(Node):
     # Messages.
 
     def _on_message(self, tap: TopicTap, data: bytes) -> None:
-        if self._events is None:
-            self._keep(*self._stamped(tap, data))
-            return
-        # An event that has arrived comes first: the executor takes one message of each topic in
-        # turn, and a busy topic's events may have to wait for many turns.
-        self._in_hand = self._stamped(tap, data)
-        self._take_events()
-        if self._in_hand is not None:
-            self._keep(*self._in_hand)
-            self._in_hand = None
+        # Everything that has arrived at once: going back to the executor for each message costs
+        # more than the message.
+        self._in_hand = [self._stamped(tap, data), *self._drain()]
+        if self._events is not None:
+            # An event that has arrived comes first: it was sent before what it is about.
+            self._take_events()
+        in_hand, self._in_hand = self._in_hand, []
+        for entry in in_hand:
+            self._keep(*entry)
 
     def _take_events(self) -> None:
         """Handle every event that has arrived, in order."""
@@ -143,10 +142,11 @@ class RecordDatasetNode(Node):
         return tap, receive_ns if stamp_ns is None else stamp_ns, receive_ns, data
 
     def _drain(self) -> list[_Stamped]:
-        """Return what has reached this process but was not handed to `_on_message` yet."""
-        in_hand, self._in_hand = self._in_hand, None
-        arrived = [self._stamped(tap, data) for tap in self._taps for data in tap.drain()]
-        return arrived if in_hand is None else [in_hand, *arrived]
+        """Return what has reached this process but is not yet in an episode, in order."""
+        in_hand, self._in_hand = self._in_hand, []
+        for tap in self._taps:
+            in_hand += [self._stamped(tap, data) for data in tap.drain()]
+        return in_hand
 
     def _keep(self, tap: TopicTap, stamp_ns: int, receive_ns: int, data: bytes) -> None:
         """Put a message into the episode it belongs to."""
