@@ -181,13 +181,16 @@ def config_differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Return the settings that keep ``after`` from continuing a run of ``before``.
 
     Returns:
-        Lines such as ``"loss.weight: 0.5 in the run, 0.3 now"``, without `FREE_ON_RESUME`.
+        Lines such as ``"loss.weight: 0.5 in the run, 0.3 now"``, without `FREE_ON_RESUME` and the
+        monitors' settings.
     """
     old, new = _flat(before.to_dict()), _flat(after.to_dict())
     return [
         f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if key not in FREE_ON_RESUME and old.get(key) != new.get(key)
+        if key not in FREE_ON_RESUME
+        and not key.startswith("monitor.")
+        and old.get(key) != new.get(key)
     ]
 
 

@@ -89,7 +89,9 @@ def test_differences_leave_out_what_moves_no_weight(tmp_path):
     path = write_settings(tmp_path / "a.yaml")
     before = load_train_config(path, action_dim=2)
     after = load_train_config(
-        path, ["threads=2", "log_every=1", "loss.weight=0.1", "seed=4"], action_dim=2
+        path,
+        ["threads=2", "log_every=1", "monitor.state_r2=0.3", "loss.weight=0.1", "seed=4"],
+        action_dim=2,
     )
     assert config_differences(before, after) == [
         "loss.weight: 0.5 in the run, 0.1 now",
