@@ -205,3 +205,19 @@ def test_a_state_that_cannot_be_is_refused_and_the_scene_goes_on(graph):
 def test_what_cannot_work_is_one_line_and_status_1(graph, parameters, words):
     line = graph.refuse("scene", parameters)
     assert all(word in line for word in words), line
+
+
+def test_without_a_clock_the_stamps_are_the_systems_time(graph):
+    graph.start("scene", {"publish_clock": False, "camera_rate": 5.0})
+    received = []
+    graph.node.create_subscription(
+        Image,
+        "/camera/image_raw",
+        lambda m: received.append((graph.node.get_clock().now().nanoseconds, stamp_of(m))),
+        qos.CAMERA_SENSOR_DATA,
+    )
+    graph.wait(lambda: len(received) >= 6, "too few pictures")
+    assert not graph.node.get_publishers_info_by_topic("/clock")
+    ages = [(now - stamp) / 1e9 for now, stamp in received]
+    assert min(ages) > -0.05 and max(ages) < 1.0
+    assert np.median(np.diff([stamp for _, stamp in received])) == pytest.approx(2e8, rel=0.1)
