@@ -386,8 +386,8 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         ("episode_prefix", "episode_", "Episodes without a name of their own are called this and "
          "a number.", {}),
         ("storage", "mcap", "Of the bags.", {"choices": ("mcap", "sqlite3")}),
-        ("queue_mib", 256.0, "MiB that may wait for the disk; beyond it messages are dropped and "
-         "counted.", {"minimum": 0.001, "maximum": 65536.0}),
+        ("queue_mib", 1024.0, "MiB that may wait for a disk that stalls; beyond it messages are "
+         "dropped and counted.", {"minimum": 0.001, "maximum": 65536.0}),
         ("minimum_free_gib", 2.0, "GiB of disk that stay free: the recorder stops before.",
          {"minimum": 0.0, "maximum": 1e6}),
         ("quota_gib", 0.0, "GiB this node may record in all; 0: no limit.",
