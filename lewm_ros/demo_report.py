@@ -114,7 +114,7 @@ def write(
                 },
                 success={name: rows[row].success_any for name, rows in results.items()},
                 details={"planner's error": _errors(results["planner"][row]),
-                         "planner says": trace.message},
+                         "planner's own judgement": trace.message},
             )
             for row, (goal, trace) in enumerate(zip(goals, traces, strict=True))
         ],

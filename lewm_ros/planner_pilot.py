@@ -268,7 +268,9 @@ class PlannerPilot:
         """Return the state to report and the command to publish for the period from now."""
         request = self._mission.request
         if request is not None and request.timed_out(now_ns):
-            text = f"{request.label} was not reached in {request.timeout_s:g} s"
+            text = (
+                f"goal not within the tolerance in {request.timeout_s:g} s ({request.label})"
+            )
             self.give_up(Ending.TIMEOUT, text)
         self.report.image_to_command = math.nan
         state, reason = self._reason_to_hold(now_ns)

@@ -41,7 +41,7 @@ def side_by_side(
     columns = []
     for panel, title in zip(panels, titles, strict=True):
         width = max(2, round(panel.shape[1] * height / panel.shape[0]) // 2 * 2)
-        scaled = cv2.resize(panel, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        scaled = cv2.resize(panel, (width, height), interpolation=cv2.INTER_CUBIC)
         columns.append(np.concatenate([_banner(width, title), scaled], axis=0))
     row = np.concatenate(columns, axis=1)
     return np.concatenate([row, _banner(row.shape[1], caption)], axis=0)

@@ -1,0 +1,92 @@
+"""The whole loop over DDS in small: record the expert, train on those bags, plan with that result.
+
+What is small is the amount only: nodes, bags, training and planning are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lewm_core
+from lewm_core.data import load_contract
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("lewm_ros.msg", reason="the interfaces are not built")
+
+ROOT = Path(__file__).parents[2]
+EPISODES, STEPS, GOALS = 12, 60, 2
+TIMEOUT_S = 280.0
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the script once; returns its output folder and what it printed."""
+    out = tmp_path_factory.mktemp("loop") / "out"
+    environment = dict(
+        os.environ,
+        LEWM_PYTHON=sys.executable,
+        EPISODES=str(EPISODES),
+        STEPS=str(STEPS),
+        GOALS=str(GOALS),
+        LEWM_CACHE_DIR=str(out.parent / "cache"),
+    )
+    environment.pop("ROS_DOMAIN_ID", None)
+    command = [
+        ROOT / "scripts/record_train_plan.sh", out, "steps=40", "batch_size=16", "threads=1",
+        "optimiser.warmup_steps=4", "checkpoint_every=20", "evaluate_every=40",
+        "held_out_fraction=0.3",
+    ]
+    # A session of its own, so that a time-out ends the nodes as well.
+    script = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, _ = script.communicate(timeout=TIMEOUT_S)
+    finally:
+        if script.poll() is None:
+            os.killpg(script.pid, signal.SIGKILL)
+            script.wait()
+    logs = "".join(f"\n-- {log}\n{log.read_text()}" for log in sorted(out.glob("**/*.log")))
+    assert script.returncode == 0, printed + logs
+    return out, printed
+
+
+def test_every_episode_was_recorded_without_a_lost_message(loop: tuple[Path, str]) -> None:
+    reports = sorted((loop[0] / "bags").glob("*/recorder.json"))
+    assert len(reports) == EPISODES
+    contract = load_contract(loop[0] / "bags")
+    for report in reports:
+        topics = json.loads(report.read_text())["topics"]
+        for topic in contract.topics():
+            assert topics[topic]["dropped"] == topics[topic]["lost"] == 0, (report, topic)
+            assert topics[topic]["written"] >= STEPS, (report, topic, topics[topic])
+
+
+def test_the_checkpoint_was_trained_on_these_bags(loop: tuple[Path, str]) -> None:
+    model = lewm_core.load(loop[0] / "train/checkpoint")
+    recorded = {path.parent.name for path in (loop[0] / "bags").glob("*/recorder.json")}
+    # A bag with a gap in it holds NAME and NAME+1.
+    trained, held_out = (
+        {name.split("+")[0] for name in model.metadata[key]}
+        for key in ("trained_episodes", "held_out_episodes")
+    )
+    assert trained and held_out
+    assert trained | held_out == recorded and not trained & held_out
+    assert model.contract == load_contract("push_t").to_dict()
+
+
+def test_the_planner_drove_with_that_checkpoint(loop: tuple[Path, str]) -> None:
+    result = json.loads((loop[0] / "demo/demo.json").read_text())
+    assert result["episodes"] == GOALS
+    assert result["plans"] >= GOALS
+    assert result["commands"] > result["commands_held"]
+    assert (loop[0] / "demo/demo.mp4").stat().st_size > 1000
+    assert "report.html" in loop[1]
