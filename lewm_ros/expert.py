@@ -23,8 +23,8 @@ with ros_imports("lewm_ros.expert"):
 
     from lewm_ros import qos
     from lewm_ros.codecs import ns_to_stamp, stamp_to_ns
+    from lewm_ros.command_messages import CommandWriter, message_class
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.planner_messages import CommandWriter, message_class
     from lewm_ros.srv import ResetScene
 
 

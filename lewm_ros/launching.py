@@ -112,7 +112,7 @@ RECORDER = (
 
 def planner_arguments() -> tuple[Argument, ...]:
     """Return one argument for each parameter of the planner, with the node's own words."""
-    from lewm_ros.planner_parameters import DECLARATIONS
+    from lewm_ros.planner.parameters import DECLARATIONS
 
     defaults = {"checkpoint": "push_t-nano", "goal_file": "auto", "autostart": "true"}
     extra = {

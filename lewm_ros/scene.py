@@ -21,8 +21,8 @@ with ros_imports("lewm_ros.scene"):
 
     from lewm_ros import qos
     from lewm_ros.codecs import ImageFiller, encode_compressed, ns_to_stamp, stamp_to_ns
+    from lewm_ros.command_messages import message_class
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.planner_messages import message_class
     from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop, SceneTiming
     from lewm_ros.srv import ResetScene
 

@@ -14,7 +14,7 @@ from lewm_core.data.bag_writer import make_qos
 from lewm_core.data.messages import has_header, typestore
 from lewm_core.errors import ContractError
 from lewm_ros import qos
-from lewm_ros.planner_messages import message_class
+from lewm_ros.command_messages import message_class
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

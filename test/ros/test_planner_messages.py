@@ -8,14 +8,10 @@ pytest.importorskip("rclpy")
 from lewm_core.data import Contract, load_contract  # noqa: E402
 from lewm_core.errors import ContractError, ImageError  # noqa: E402
 from lewm_ros.codecs import encode_compressed, encode_image, stamp_to_ns  # noqa: E402
-from lewm_ros.planner_goals import goal_from_message, picture_from_message  # noqa: E402
-from lewm_ros.planner_messages import (  # noqa: E402
-    CommandWriter,
-    action_plan,
-    imagination,
-    message_class,
-)
-from lewm_ros.planner_status import PlannerReport, as_float32  # noqa: E402
+from lewm_ros.command_messages import CommandWriter, message_class  # noqa: E402
+from lewm_ros.planner.goals import goal_from_message, picture_from_message  # noqa: E402
+from lewm_ros.planner.messages import action_plan, imagination  # noqa: E402
+from lewm_ros.planner.status import PlannerReport, as_float32  # noqa: E402
 
 CAMERA = load_contract("push_t").camera
 PICTURE = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lewm_ros.action import ReachGoal  # noqa: E402
-from lewm_ros.planner_mission import Ending, GoalRequest, Mission  # noqa: E402
+from lewm_ros.planner.mission import Ending, GoalRequest, Mission  # noqa: E402
 
 SECOND_NS = 1_000_000_000
 PICTURE = np.zeros((3, 8, 8), np.uint8)

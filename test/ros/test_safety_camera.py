@@ -2,7 +2,7 @@
 
 import math
 
-from lewm_ros.camera_watch import CameraWatch
+from lewm_ros.planner.camera_watch import CameraWatch
 
 SECOND_NS = 1_000_000_000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,17 +25,17 @@ with ros_imports("lewm_ros.planner"):
 
     from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
-    from lewm_ros.control_timer import ControlTimer
     from lewm_ros.msg import EpisodeEvent, PlanStatus
-    from lewm_ros.planner_goals import goal_from_file, goal_from_message, picture_from_message
-    from lewm_ros.planner_mission import Ending, GoalRequest, Mission
-    from lewm_ros.planner_parameters import check_changes, declare_parameters, read_parameters
-    from lewm_ros.planner_pilot import PlannerPilot
-    from lewm_ros.planner_requests import PlannerRequests
-    from lewm_ros.planner_session import PlannerSession, open_session
-    from lewm_ros.planner_status import PlannerReport
-    from lewm_ros.planner_thread import Outcome, PlanningThread
-    from lewm_ros.planner_topics import PlannerTopics
+    from lewm_ros.planner.control_timer import ControlTimer
+    from lewm_ros.planner.goals import goal_from_file, goal_from_message, picture_from_message
+    from lewm_ros.planner.mission import Ending, GoalRequest, Mission
+    from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
+    from lewm_ros.planner.pilot import PlannerPilot
+    from lewm_ros.planner.requests import PlannerRequests
+    from lewm_ros.planner.session import PlannerSession, open_session
+    from lewm_ros.planner.status import PlannerReport
+    from lewm_ros.planner.thread import Outcome, PlanningThread
+    from lewm_ros.planner.topics import PlannerTopics
     from lewm_ros.safety import SafeCommand, StopLatch
 
 #: How long a stopping node waits for the last hold command to arrive, and for a plan to end.
@@ -234,7 +233,7 @@ class PlannerNode(LifecycleNode):
         self.destroy_timer(self._replan_timer)
         self._topics.destroy()
 
-    # --- what the requests need (`lewm_ros.planner_requests.Host`) -------------------------------
+    # --- what the requests need (`lewm_ros.planner.requests.Host`) -------------------------------
 
     def why_not(self) -> str:
         """Why no goal can be taken at all now; empty if one can."""
@@ -428,7 +427,3 @@ class PlannerNode(LifecycleNode):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit status."""
     return run_node(PlannerNode, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm_core.errors import ImageError
-from lewm_ros.camera_watch import CameraWatch
 from lewm_ros.msg import PlanStatus
-from lewm_ros.planner_mission import Ending, GoalRequest, Mission
-from lewm_ros.planner_parameters import PlannerParameters
-from lewm_ros.planner_session import PlannerSession
-from lewm_ros.planner_status import PlannerReport
-from lewm_ros.planner_thread import (
+from lewm_ros.planner.camera_watch import CameraWatch
+from lewm_ros.planner.mission import Ending, GoalRequest, Mission
+from lewm_ros.planner.parameters import PlannerParameters
+from lewm_ros.planner.session import PlannerSession
+from lewm_ros.planner.status import PlannerReport
+from lewm_ros.planner.thread import (
     GoalTaken,
     GoalWanted,
     Outcome,

@@ -17,8 +17,8 @@ from std_srvs.srv import Trigger
 
 from lewm_core.errors import UserError
 from lewm_ros.action import ReachGoal
-from lewm_ros.planner_mission import Ending, GoalRequest, Mission, Outcome
-from lewm_ros.planner_status import as_float32
+from lewm_ros.planner.mission import Ending, GoalRequest, Mission, Outcome
+from lewm_ros.planner.status import as_float32
 from lewm_ros.srv import SetGoal
 
 

@@ -18,7 +18,7 @@ from lewm_core.data.contract import Contract, contract_differences, load_contrac
 from lewm_core.errors import CheckpointError, ConfigError, ContractError
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning import PlannerConfig, RecedingHorizonController, load_planner_config
-from lewm_ros.planner_parameters import PlannerParameters
+from lewm_ros.planner.parameters import PlannerParameters
 from lewm_ros.safety import CommandGuard
 
 Log = Callable[[str], None]

@@ -13,9 +13,10 @@ from sensor_msgs.msg import Image
 
 from lewm_core.data.contract import Contract
 from lewm_ros import qos
+from lewm_ros.command_messages import CommandWriter, message_class
 from lewm_ros.msg import ActionPlan, EpisodeEvent
-from lewm_ros.planner_messages import CommandWriter, action_plan, imagination, message_class
-from lewm_ros.planner_thread import PlanMade
+from lewm_ros.planner.messages import action_plan, imagination
+from lewm_ros.planner.thread import PlanMade
 
 #: A plan is for whoever watches; the newest few are enough.
 _PLAN_DEPTH, _IMAGINATION_DEPTH = 5, 1
