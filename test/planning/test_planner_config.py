@@ -13,11 +13,12 @@ def test_the_paper_preset_is_the_paper():
     assert config.controller.execute_blocks == config.solver.horizon == 5
 
 
-def test_the_nano_preset_replans_with_a_running_cost():
+def test_the_nano_preset_searches_little_replans_often_and_arrives():
     config = load_planner_config("nano")
     assert config.solver.candidates * config.solver.rounds <= 2000
-    assert config.solver.running_weight == 0.3
-    assert config.controller.execute_blocks == 2
+    assert config.controller.execute_blocks < config.solver.horizon
+    # A horizon that always ends a fixed time from now never arrives when it is replanned.
+    assert config.controller.shrink_horizon or config.solver.running_weight > 0
     assert config.controller.warm_start
     assert config.solver.noise_correlation > 0
 
