@@ -111,10 +111,11 @@ class GoalRunner(Node):
         self._wait_for(lambda: self._newest_picture_ns >= 0, timeout_s, check, "camera pictures")
         self._wait_for(
             lambda: self._newest_status is not None
-            and self._newest_status.state != PlanStatus.INACTIVE,
+            and self._newest_status.state != PlanStatus.INACTIVE
+            and self._newest_status.images > 0,
             timeout_s,
             check,
-            "an active planner",
+            "an active planner that sees pictures",
         )
 
     def pursue(

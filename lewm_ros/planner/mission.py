@@ -72,6 +72,11 @@ class GoalRequest:
             return self.source
         return f"{self.source} {self.index + 1}/{len(self.pictures)}"
 
+    def hear_clock(self, now_ns: int) -> None:
+        """Count from now where the goal was taken up before the first ``/clock`` (ROS time 0)."""
+        if self.started_ns == 0:
+            self.started_ns = now_ns
+
     def elapsed_s(self, now_ns: int) -> float:
         """Seconds since the current goal was taken up; never negative."""
         return max(0.0, (now_ns - self.started_ns) * 1e-9)

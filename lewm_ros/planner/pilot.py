@@ -267,6 +267,8 @@ class PlannerPilot:
     def decide(self, now_ns: int) -> tuple[int, SafeCommand]:
         """Return the state to report and the command to publish for the period from now."""
         request = self._mission.request
+        if request is not None:
+            request.hear_clock(now_ns)
         if request is not None and request.timed_out(now_ns):
             text = (
                 f"goal not within the tolerance in {request.timeout_s:g} s ({request.label})"

@@ -70,3 +70,12 @@ def test_time_counts_for_each_goal_of_a_list():
     mission.arrive(12 * SECOND_NS)
     assert not request.timed_out(13 * SECOND_NS) and request.timed_out(14 * SECOND_NS)
     assert request.elapsed_s(0) == 0.0, "a clock that went back gives no negative time"
+
+
+def test_a_goal_taken_up_before_the_first_clock_has_its_whole_time():
+    request = request_of(1, [], timeout_s=2.0)
+    mission = Mission()
+    mission.begin(request, 0)  # ROS time is 0 until /clock is heard
+    request.hear_clock(100 * SECOND_NS)
+    request.hear_clock(101 * SECOND_NS)
+    assert not request.timed_out(101 * SECOND_NS) and request.timed_out(102 * SECOND_NS)
