@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from lewm_core.data.bags import find_bags
-from lewm_core.data.cache_build import Piece, read_bags, survey_bags
+from lewm_core.data.cache_bag import Piece
+from lewm_core.data.cache_build import read_bags, survey_bags
 from lewm_core.data.contract import (
     CONTRACT_FILE,
     Contract,

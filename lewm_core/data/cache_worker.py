@@ -27,7 +27,7 @@ from lewm_core.errors import UserError
 
 if TYPE_CHECKING:
     from lewm_core.data.bags import DamagedBagError
-    from lewm_core.data.cache_build import Piece, SurveyedBag
+    from lewm_core.data.cache_bag import Piece, SurveyedBag
 
 
 def read_in_processes(
@@ -117,7 +117,7 @@ def _converse(
 
 def main() -> int:
     """Read the bags that standard input names; answer each on standard output."""
-    from lewm_core.data.cache_build import read_or_leave_out
+    from lewm_core.data.cache_bag import read_or_leave_out
 
     # SIGINT goes to the whole group; the parent stops the work.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

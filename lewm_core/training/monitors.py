@@ -44,13 +44,16 @@ class StateScore(Protocol):
     """
 
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """Short name for tables."""
 
     @property
-    def fields(self) -> tuple[str, ...]: ...
+    def fields(self) -> tuple[str, ...]:
+        """The contract's field names."""
 
     @property
-    def r2(self) -> float: ...
+    def r2(self) -> float:
+        """R² of a non-linear probe on held-out episodes; NaN where it cannot be measured."""
 
 
 @dataclass

@@ -160,7 +160,7 @@ def test_large_bags_are_read_in_a_second_pass(
 ) -> None:
     data = dataset(tmp_path / "data", episodes=1)
     kept = build_cache(data, CONTRACT, 4, cache_dir=tmp_path / "kept")
-    monkeypatch.setattr("lewm_core.data.cache_build._KEEP_BYTES", 100)
+    monkeypatch.setattr("lewm_core.data.cache_bag._KEEP_BYTES", 100)
     again = build_cache(data, CONTRACT, 4, cache_dir=tmp_path / "again")
     np.testing.assert_array_equal(kept.frames, again.frames)
 
