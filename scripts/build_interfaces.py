@@ -154,10 +154,17 @@ def install_interfaces(stage: Path, package: Path, prefix: Path) -> None:
     shutil.copytree(stage / "share", prefix / "share", dirs_exist_ok=True)
     # The commands in bin/ are left to pip, which installs the same ones.
     shutil.copytree(stage / "lib" / "lewm_ros", prefix / "lib" / "lewm_ros", dirs_exist_ok=True)
-    for folder in ("config", "launch", "checkpoints"):
-        link = prefix / "share" / "lewm_ros" / folder
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT / folder, target_is_directory=True)
+    share = prefix / "share" / "lewm_ros"
+    for folder in ("config", "checkpoints"):
+        (share / folder).unlink(missing_ok=True)
+        (share / folder).symlink_to(ROOT / folder, target_is_directory=True)
+    # `ros2 launch` does not look into folders that are links.
+    if (share / "launch").is_symlink():
+        (share / "launch").unlink()
+    shutil.rmtree(share / "launch", ignore_errors=True)
+    (share / "launch").mkdir()
+    for file in (ROOT / "launch").glob("*.launch.py"):
+        (share / "launch" / file.name).symlink_to(file)
 
 
 def _replace(source: Path, target: Path) -> None:
