@@ -37,7 +37,7 @@ def test_interfaces_are_all_built() -> None:
 def test_ros_modules_that_are_imported_are_declared(package_xml: ElementTree.Element) -> None:
     declared = {element.text for element in package_xml.iter() if element.tag.endswith("depend")}
     imported = set()
-    for path in [*(ROOT / "lewm_ros").glob("*.py"), *(ROOT / "launch").glob("*.py")]:
+    for path in [*(ROOT / "lewm_ros").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         pattern = r"^\s*(?:from|import) (\w+_msgs|\w+_srvs|\w+_interfaces|rclpy|launch\w*)\b"
         imported |= set(re.findall(pattern, path.read_text(), re.MULTILINE))
     assert imported <= declared, imported - declared
@@ -46,7 +46,10 @@ def test_ros_modules_that_are_imported_are_declared(package_xml: ElementTree.Ele
 def test_every_node_has_a_program() -> None:
     nodes = re.search(r"foreach\(node ([\w ]+)\)", (ROOT / "CMakeLists.txt").read_text())[1]
     for name in nodes.split():
-        assert "\ndef main(" in (ROOT / "lewm_ros" / f"{name}.py").read_text(), name
+        module = ROOT / "lewm_ros" / f"{name}.py"
+        if not module.exists():
+            module = ROOT / "lewm_ros" / name / "__init__.py"
+        assert "\ndef main(" in module.read_text(), name
 
 
 def test_example_goal_shows_what_the_scene_draws() -> None:
