@@ -59,9 +59,9 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "checkpoint's distance of one block.", _LIVE, 0.0, 1.0e9,
     ),
     _Declaration(
-        "goal_tolerance_factor", 0.03,
+        "goal_tolerance_factor", 0.1,
         "Default tolerance in units of the checkpoint's squared latent distance between pictures "
-        "one block apart [-]; 0.03 is about a sixth of the motion in a block.", _LIVE, 0.0, 1.0e6,
+        "one block apart [-]; 0.1 is about a third of the motion in a block.", _LIVE, 0.0, 1.0e6,
     ),
     _Declaration(
         "reached_pictures", 3,
