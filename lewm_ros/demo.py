@@ -33,6 +33,8 @@ GOAL_SEED = 70_000
 #: Control steps between start and goal, and control steps allowed: the paper's protocol.
 DISTANCE_STEPS, BUDGET_STEPS = 25, 50
 _READY_TIMEOUT_S = 120.0
+#: How long the scene waits for one command in lock step; a plan on a slow machine takes seconds.
+_LOCK_STEP_TIMEOUT_S = 60.0
 
 
 def demo_parser() -> argparse.ArgumentParser:
@@ -48,6 +50,11 @@ def demo_parser() -> argparse.ArgumentParser:
     parser.add_argument("--goals", type=int, default=10, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=GOAL_SEED, help="of the goals")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default %(default)s")
+    parser.add_argument(
+        "--lock-step",
+        action="store_true",
+        help="let the scene wait for every plan: what the planner is worth without its latency",
+    )
     parser.add_argument(
         "--domain", type=int, help="ROS_DOMAIN_ID to run on (default: a random one)"
     )
@@ -98,6 +105,7 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {
         "checkpoint": arguments.checkpoint,
         "planner_preset": str(arguments.planner),
+        "lock_step": arguments.lock_step,
         "seed": arguments.seed,
         "distance_steps": DISTANCE_STEPS,
         "budget_steps": BUDGET_STEPS,
@@ -126,16 +134,23 @@ def _drive(
     os.environ.update(isolated_environment(arguments.domain))
     apply_profile()
     logs = arguments.out / "logs"
-    sim_time = {"use_sim_time": True}
+    waiting = {"lock_step": arguments.lock_step}
+    scene_waiting = {**waiting, "real_time_factor": 0.0, "lock_step_timeout": _LOCK_STEP_TIMEOUT_S}
     with (
-        NodeProcess("scene", {"seed": arguments.seed}, os.environ, logs / "scene.log") as scene,
+        NodeProcess(
+            "scene",
+            {"seed": arguments.seed, **(scene_waiting if arguments.lock_step else {})},
+            os.environ,
+            logs / "scene.log",
+        ) as scene,
         NodeProcess(
             "planner",
             {
                 "checkpoint": str(checkpoint.resolve()),
                 "planner": str(arguments.planner),
                 "autostart": True,
-                **sim_time,
+                "use_sim_time": True,
+                **waiting,
             },
             os.environ,
             logs / "planner.log",

@@ -126,8 +126,10 @@ def write(
         },
         configuration={
             key: summary[key]
-            for key in ("checkpoint", "planner_preset", "seed", "distance_steps", "budget_steps",
-                        "machine")
+            for key in (
+                "checkpoint", "planner_preset", "lock_step", "seed", "distance_steps",
+                "budget_steps", "machine",
+            )
         }
         | {"success": "pusher and block within 20 mm of the goal (norm of both), angle within "
            "20 degrees, at any time within the budget; do nothing and random ran in process"},
