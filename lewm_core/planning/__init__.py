@@ -8,7 +8,7 @@ from lewm_core.planning.limits import ActionLimits
 from lewm_core.planning.objective import GoalDistance
 from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Clock, Dynamics, EncodingDynamics, Objective, Solver
-from lewm_core.planning.state import Command, PlanResult
+from lewm_core.planning.state import Command, PlanRequest, PlanResult
 
 __all__ = [
     "CEM",
@@ -24,6 +24,7 @@ __all__ = [
     "GoalDistance",
     "Objective",
     "Plan",
+    "PlanRequest",
     "PlanResult",
     "PlannerConfig",
     "RecedingHorizonController",

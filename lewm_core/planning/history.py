@@ -109,6 +109,24 @@ class FrameHistory:
             chosen.append(index)
         return [(self._stamps[index], self._frames[index]) for index in reversed(chosen)]
 
+    def missing(self, now_ns: int, timeout_ns: int) -> str:
+        """Why no plan may rely on the frames now; empty if one may.
+
+        Args:
+            now_ns: See `sample`.
+            timeout_ns: A newest frame older than this, or as far in the future, cannot be used.
+        """
+        if not self._stamps:
+            return "no picture yet"
+        age_ns = now_ns - self._stamps[-1]
+        if age_ns > timeout_ns:
+            return f"picture {age_ns * 1e-9:.1f} s old (limit {timeout_ns * 1e-9:g} s)"
+        if -age_ns > timeout_ns:
+            return f"picture stamped {-age_ns * 1e-9:.1f} s in the future; compare the clocks"
+        if not self.sample(now_ns):
+            return "no picture yet: the first is stamped ahead of the clock"
+        return ""
+
     def _nearest(self, stamp_ns: int) -> int:
         right = bisect.bisect_left(self._stamps, stamp_ns)
         if right == 0:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+from lewm_core.errors import PlanningError
 
 
 @dataclass(frozen=True)
@@ -35,3 +38,31 @@ class Plan:
     def goal_distances(self, goal: Tensor) -> Tensor:
         """Squared latent distance to ``goal`` ``(B, D)`` after each block: ``(B, horizon)``."""
         return (self.predicted - goal.to(self.predicted)[:, None]).square().sum(dim=-1)
+
+    def row(self, index: int) -> Plan:
+        """The plan of one row, with B = 1; `dropped` and `duration_s` remain those of all rows."""
+        rows = slice(index, index + 1)
+        return replace(
+            self,
+            actions=self.actions[rows],
+            blocks=self.blocks[rows],
+            cost=self.cost[rows],
+            predicted=self.predicted[rows],
+        )
+
+    def check(self, frame_skip: int, action_dim: int) -> None:
+        """Make sure that a robot may follow this: any solver may stand behind the protocol.
+
+        Args:
+            frame_skip: F of the model.
+            action_dim: A.
+
+        Raises:
+            PlanningError: Not the actions of one row, or not finite.
+        """
+        expected = (1, self.horizon * frame_skip, action_dim)
+        if tuple(self.actions.shape) != expected:
+            raise PlanningError(f"the solver's actions have shape {tuple(self.actions.shape)}, "
+                                f"expected {expected}")
+        if not bool(torch.isfinite(self.actions).all()):
+            raise PlanningError("plan not finite")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
+from lewm_core.planning.history import COMMAND_TOLERANCE_NS
 from lewm_core.planning.plan import Plan
 
 
@@ -60,6 +61,63 @@ class ActivePlan:
     start_ns: int
     image_ns: int
     begun: bool = False
+
+    def step(self, now_ns: int, period_ns: int) -> int:
+        """Index of the action for the control period that begins now; below 0: before it."""
+        return (now_ns - self.start_ns + COMMAND_TOLERANCE_NS) // period_ns
+
+    def no_action(self, now_ns: int, period_ns: int) -> str:
+        """Why there is no action for now; empty if there is one."""
+        step = self.step(now_ns, period_ns)
+        if step < 0:
+            return "plan begins in the future; the clock went back"
+        return "plan exhausted" if step >= self.plan.actions.shape[1] else ""
+
+    def may_begin_late(self, now_ns: int, period_ns: int) -> bool:
+        """Whether nothing was taken from it yet, though its time has come and is not over."""
+        length_ns = self.plan.actions.shape[1] * period_ns
+        return not self.begun and period_ns <= now_ns - self.start_ns <= length_ns
+
+    def moved(self, start_ns: int) -> ActivePlan:
+        """The same plan, begun at another time."""
+        return replace(self, start_ns=start_ns)
+
+    def taken(self) -> ActivePlan:
+        """The same plan, once a command was taken from it."""
+        return self if self.begun else replace(self, begun=True)
+
+
+@dataclass(frozen=True, eq=False)
+class PlanRequest:
+    """What `RecedingHorizonController.prepare` asks a solver for; requests of equal shapes can be
+    stacked along the first dimension and searched for together.
+
+    Attributes:
+        pursued: The goal it is for.
+        history: ``(1, T, D)`` embeddings of the newest frames, one block apart, oldest first.
+        past_actions: ``(1, T - 1, F * A)`` normalised blocks between them; None where T is 1.
+        horizon: Blocks to plan.
+        initial_mean: ``(1, at most horizon, F * A)`` where to begin the search; None: at 0.
+        start_ns: Stamp of the newest frame, when the plan begins.
+        goal_distance: Squared latent distance of that frame to the goal.
+        encode_s: Seconds that encoding took.
+        encoded_ns: When it was done, by the controller's clock.
+    """
+
+    pursued: Goal
+    history: Tensor
+    past_actions: Tensor | None
+    horizon: int
+    initial_mean: Tensor | None
+    start_ns: int
+    goal_distance: float
+    encode_s: float
+    encoded_ns: int
+
+    @property
+    def goal(self) -> Tensor:
+        """``(1, D)``."""
+        return self.pursued.embedding
 
 
 @dataclass(frozen=True, eq=False)
