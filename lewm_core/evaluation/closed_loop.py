@@ -1,7 +1,7 @@
-"""Closed-loop evaluation: a policy drives a scene from starts to goals, and successes count.
+"""Closed-loop evaluation, one goal after the other: a policy drives a scene, successes count.
 
-The protocol is the published one: start and goal from one episode of the expert, 25 control steps
-apart, a budget of 50 steps, success by the scene's own criterion. In process, without ROS:
+Start and goal come from one episode, a number of control steps apart; success is the scene's own
+criterion. In process, without ROS; `lewm_core.evaluation.lock_step` drives many goals at once.
 
 >>> scene = make_scene("push_t")
 >>> goals = goals_from_expert(scene, number=50, seed=7)
@@ -11,10 +11,8 @@ apart, a budget of 50 steps, success by the scene's own criterion. In process, w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +26,7 @@ from lewm_core.evaluation.policies import (
     RandomActions,
     ReplayActions,
 )
+from lewm_core.evaluation.statistics import summarise, wilson_interval
 from lewm_core.scenes.success import PushTOutcome, push_t_outcome
 
 __all__ = [
@@ -62,7 +61,11 @@ class GoalResult:
         position_error_after: m, after the last step.
         angle_error_before: rad, of the block at the start.
         angle_error_after: rad, after the last step.
-        plan_times_s: Seconds of every plan, encoding included.
+        must_move: The block's part of the criterion was not met at the start already.
+        met: Whether the criterion was met after each control step.
+        plan_times_s: Seconds of every plan, encoding included; empty where plans were made many
+            at a time, which says nothing about one.
+        plans: Plans made.
         plans_failed: Plans that could not be made; the policy held instead.
     """
 
@@ -77,7 +80,10 @@ class GoalResult:
     position_error_after: float
     angle_error_before: float
     angle_error_after: float
+    must_move: bool = True
+    met: tuple[bool, ...] = field(default=(), repr=False)
     plan_times_s: tuple[float, ...] = field(default=(), repr=False)
+    plans: int = 0
     plans_failed: int = 0
 
 
@@ -133,6 +139,7 @@ def judge(
     outcomes: Sequence[PushTOutcome],
     *,
     plan_times_s: Sequence[float] = (),
+    plans: int | None = None,
     plans_failed: int = 0,
 ) -> GoalResult:
     """Sum up one run, wherever it took place.
@@ -142,6 +149,7 @@ def judge(
         number: Of the goal.
         outcomes: At the start, then after every control step.
         plan_times_s: Of every plan made.
+        plans: Plans made; None: as many as there are times.
         plans_failed: Plans that could not be made.
 
     Raises:
@@ -163,69 +171,9 @@ def judge(
         position_error_after=after.joint_distance,
         angle_error_before=before.angle_distance,
         angle_error_after=after.angle_distance,
+        must_move=not before.block_success,
+        met=tuple(successes),
         plan_times_s=tuple(plan_times_s),
+        plans=len(plan_times_s) if plans is None else plans,
         plans_failed=plans_failed,
     )
-
-
-def wilson_interval(successes: int, number: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a success rate (E. B. Wilson, 1927); right also near 0 and 1, and for few runs.
-
-    Args:
-        successes: Out of ``number``.
-        number: Of independent runs.
-        z: Normal quantile; the default gives 95 %.
-
-    Returns:
-        (lower, upper) in [0, 1].
-
-    Raises:
-        UserError: Not ``0 <= successes <= number`` with ``number`` above 0.
-    """
-    if number < 1 or not 0 <= successes <= number:
-        raise UserError(f"{successes} successes in {number} runs have no interval")
-    rate = successes / number
-    scale = 1.0 + z * z / number
-    centre = (rate + z * z / (2 * number)) / scale
-    half = z / scale * math.sqrt(rate * (1.0 - rate) / number + z * z / (4 * number * number))
-    # At the ends the formula is exact; rounding must not push it over.
-    lower = 0.0 if successes == 0 else centre - half
-    upper = 1.0 if successes == number else centre + half
-    return lower, upper
-
-
-def summarise(results: Sequence[GoalResult]) -> dict[str, Any]:
-    """Flat figures of one policy, for tables and ``--json``.
-
-    Returns:
-        ``episodes``; ``success_any``, ``success_final``, ``block_any``, ``block_final`` as rates
-        with ``ci95_...`` beside them; medians of the errors; ``plan_ms_p50/p95/p99`` (None where
-        nothing was planned); ``plans``; ``plans_failed``.
-
-    Raises:
-        UserError: There is no result.
-    """
-    number = len(results)
-    if number == 0:
-        raise UserError("there are no results to summarise")
-    summary: dict[str, Any] = {"policy": results[0].policy, "episodes": number}
-    for key, attribute in (
-        ("success_any", "success_any"),
-        ("success_final", "success_end"),
-        ("block_any", "block_success_any"),
-        ("block_final", "block_success_end"),
-    ):
-        successes = sum(getattr(result, attribute) for result in results)
-        summary[key] = successes / number
-        summary[f"ci95_{key.removeprefix('success_')}"] = list(wilson_interval(successes, number))
-    for key in (
-        "position_error_before", "position_error_after", "angle_error_before", "angle_error_after"
-    ):
-        summary[f"median_{key}"] = float(np.median([getattr(r, key) for r in results]))
-    times_ms = 1e3 * np.concatenate([result.plan_times_s for result in results])
-    for percentile in (50, 95, 99):
-        value = float(np.percentile(times_ms, percentile)) if len(times_ms) else None
-        summary[f"plan_ms_p{percentile}"] = value
-    summary["plans"] = len(times_ms)
-    summary["plans_failed"] = sum(result.plans_failed for result in results)
-    return summary

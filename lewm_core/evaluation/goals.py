@@ -1,8 +1,12 @@
 """Starts and goals for closed-loop evaluation, from fresh episodes of the scripted expert.
 
 The published protocol takes start and goal from one recorded episode, 25 control steps apart, so
-that every goal can be reached. Here the episodes are made on the spot, from a seed: none of them
-was ever trained on.
+that every goal can be reached. Here the episodes are made on the spot, from a seed
+(`lewm_core.evaluation.provenance` says which training data rule a seed out).
+
+There are two splits. Whoever chooses a setting by its success does so on `tuning` goals; figures
+that are told to others come from `reporting` goals. The two are different streams of episodes
+under every seed, so that no amount of tuning has seen a goal that is reported on.
 """
 
 from __future__ import annotations
@@ -20,6 +24,10 @@ from lewm_core.scenes.registry import Expert
 #: Control steps of the expert before a start is drawn: at least, and fewer than. The first pushes
 #: of an episode begin with a walk; starts lie in the middle of what training data look like.
 WARM_UP_STEPS = (20, 120)
+
+#: Split to what is added to the seeds of its streams. Nothing for reporting: figures from before
+#: there were splits are of that stream.
+SPLITS: dict[str, tuple[int, ...]] = {"reporting": (), "tuning": (0x74756E65,)}
 
 
 class GoalScene(Protocol):
@@ -63,7 +71,8 @@ class StartGoal:
         goal: Full state `distance_steps` later.
         goal_truth: ``(N,)`` ground truth there.
         goal_picture: ``(H, W, 3)`` uint8 RGB of it.
-        actions: ``(distance_steps, A)`` the expert's commands in between.
+        actions: ``(distance_steps, A)`` the recorded commands in between.
+        episode: Where it comes from, in words.
     """
 
     number: int
@@ -73,6 +82,17 @@ class StartGoal:
     goal_truth: NDArray[np.float64]
     goal_picture: NDArray[np.uint8]
     actions: NDArray[np.float64]
+    episode: str = ""
+
+
+def check_split(split: str) -> None:
+    """Make sure that a split is known.
+
+    Raises:
+        UserError: It is not; the message lists them.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; known splits: {', '.join(SPLITS)}")
 
 
 def goals_from_expert(
@@ -82,6 +102,7 @@ def goals_from_expert(
     distance_steps: int = 25,
     picture_size: tuple[int, int] = (224, 224),
     scene_name: str = "push_t",
+    split: str = "reporting",
 ) -> list[StartGoal]:
     """Draw tasks from fresh episodes of the scripted expert, one from each.
 
@@ -95,16 +116,19 @@ def goals_from_expert(
         distance_steps: Control steps between start and goal; 25 is the published protocol.
         picture_size: (width, height) px of the goal picture, as the contract's camera.
         scene_name: Whose expert drives.
+        split: One of `SPLITS`.
 
     Raises:
-        UserError: ``number`` or ``distance_steps`` is not above 0.
+        UserError: ``number`` or ``distance_steps`` is not above 0, or the split is unknown.
     """
     if number < 1 or distance_steps < 1:
         raise UserError(f"number of goals ({number}) and distance_steps ({distance_steps}) must "
                         "be 1 or more")
+    check_split(split)
     expert = make_expert(scene_name)
     return [
-        _draw(scene, expert, index, seed, distance_steps, picture_size) for index in range(number)
+        _draw(scene, expert, index, (seed, split), distance_steps, picture_size)
+        for index in range(number)
     ]
 
 
@@ -112,13 +136,14 @@ def _draw(
     scene: GoalScene,
     expert: Expert,
     index: int,
-    seed: int,
+    source: tuple[int, str],
     distance_steps: int,
     picture_size: tuple[int, int],
 ) -> StartGoal:
     # Named streams: the third number keeps scene, expert and start independent of one another.
+    seed, split = source
     scene_seed, expert_seed, start_seed = (
-        int(np.random.SeedSequence((seed, index, stream)).generate_state(1)[0])
+        int(np.random.SeedSequence((seed, index, stream, *SPLITS[split])).generate_state(1)[0])
         for stream in range(3)
     )
     truth = scene.reset(seed=scene_seed)
@@ -139,4 +164,5 @@ def _draw(
         goal_truth=truth,
         goal_picture=scene.render(*picture_size),
         actions=np.stack(actions),
+        episode=f"{split} seed {seed}, episode {index}, from step {warm_up}",
     )
