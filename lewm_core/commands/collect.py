@@ -33,6 +33,7 @@ class _Job:
     steps: int
     picture_every: int
     seed: int
+    policy: str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="dataset folder")
     parser.add_argument("--steps", type=int, default=250, help="control steps each (default 250)")
     parser.add_argument("--seed", type=int, default=0, help="decides every episode (default 0)")
+    parser.add_argument(
+        "--policy",
+        choices=("expert", "random"),
+        default="expert",
+        help="who drives: the scene's expert, or uniform random commands, which teach little "
+        "(default expert)",
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
@@ -90,7 +98,12 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     _prepare_folder(options.out, contract, options.append)
 
     job = _Job(
-        options.scene, options.out, options.steps, options.picture_every, options.seed
+        options.scene,
+        options.out,
+        options.steps,
+        options.picture_every,
+        options.seed,
+        options.policy,
     )
     wanted = [
         index
@@ -119,6 +132,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     result = {
         "scene": options.scene,
         "seed": options.seed,
+        "policy": options.policy,
         "episodes": done,
         "episodes_kept": kept,
         "episodes_wanted": options.episodes,
@@ -150,7 +164,8 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
 
 def _episode_name(job: _Job, index: int) -> str:
     """The name decides by its hash whether an episode is held out, so it never repeats."""
-    return f"{job.scene}_s{job.seed}_{index:06d}"
+    policy = "" if job.policy == "expert" else f"_{job.policy}"
+    return f"{job.scene}{policy}_s{job.seed}_{index:06d}"
 
 
 def _prepare_folder(out: Path, contract: Any, append: bool) -> None:
@@ -209,10 +224,15 @@ class _Worker:
 
     def __init__(self, job: _Job) -> None:
         from lewm_core.data.contract import load_contract
-        from lewm_core.scenes.recording import EpisodeCollector
+        from lewm_core.scenes import make_scene
+        from lewm_core.scenes.recording import EpisodeCollector, random_driver
 
         self._job = job
-        self._collector = EpisodeCollector(job.scene, load_contract(job.scene))
+        scene = make_scene(job.scene, seed=0)
+        driver = random_driver(scene) if job.policy == "random" else None
+        self._collector = EpisodeCollector(
+            job.scene, load_contract(job.scene), scene=scene, driver=driver
+        )
 
     def __call__(self, index: int) -> int:
         from numpy.random import SeedSequence
@@ -266,6 +286,7 @@ def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:
                 f"lewm-collect {result['scene']} --episodes {result['episodes_wanted']} "
                 f"--steps {result['steps']} --seed {result['seed']} "
                 f"--picture-every {result['picture_every']} --out {out.name}"
+                + ("" if result["policy"] == "expert" else f" --policy {result['policy']}")
             ),
             **{key: result[key] for key in kept},
             "versions": {

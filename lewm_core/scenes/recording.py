@@ -23,6 +23,7 @@ from lewm_core.data.contract import Contract
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.messages import make_message
 from lewm_core.errors import ContractError
+from lewm_core.scenes.random_driver import RandomDriver
 from lewm_core.scenes.registry import Expert, Scene, make_expert, make_scene
 
 #: ns; stamp of an episode's tick 0. Not 0, which tools take for "no stamp".
@@ -33,20 +34,29 @@ _NS_PER_S = 1_000_000_000
 class EpisodeCollector:
     """Collects episodes of one scene; use it from one process, one episode after the other."""
 
-    def __init__(self, name: str, contract: Contract) -> None:
-        """Make the scene and its expert.
+    def __init__(
+        self,
+        name: str,
+        contract: Contract,
+        *,
+        scene: Scene | None = None,
+        driver: Expert | None = None,
+    ) -> None:
+        """Make the scene and what drives it.
 
         Args:
             name: Of the scene.
             contract: The scene's; its camera must be raw and its state fields those of the scene.
+            scene: In the place of the scene of this name, a variant of it.
+            driver: In the place of the scene's expert.
 
         Raises:
             UserError: Unknown scene, or MuJoCo or OpenGL is missing.
             ContractError: The contract is not one of this scene.
         """
         self.contract = contract
-        self._scene: Scene = make_scene(name, seed=0)
-        self._expert: Expert = make_expert(name, seed=0)
+        self._scene: Scene = scene if scene is not None else make_scene(name, seed=0)
+        self._expert: Expert = driver if driver is not None else make_expert(name, seed=0)
         check_scene_contract(self._scene, name, contract)
         self._period_ns = round(self._scene.control_period_s * _NS_PER_S)
         action = contract.action
@@ -81,7 +91,7 @@ class EpisodeCollector:
             path: Folder of the bag, made new.
             steps: Control steps, K.
             picture_every: Control steps from picture to picture, P.
-            seed: Of the scene's reset and the expert; decides the episode.
+            seed: Of the scene's reset and its driver; decides the episode.
 
         Returns:
             The number of pictures.
@@ -169,3 +179,8 @@ def check_scene_contract(scene: Scene, name: str, contract: Contract) -> None:
 def _stamp(message: Any, stamp_ns: int) -> None:
     if hasattr(message, "header"):
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, _NS_PER_S)
+
+
+def random_driver(scene: Scene) -> RandomDriver:
+    """Return what drives a scene by uniform commands within its limits."""
+    return RandomDriver(scene.action_lower, scene.action_upper, seed=0)

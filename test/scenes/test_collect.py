@@ -55,6 +55,22 @@ def test_bags_hold_what_the_contract_says(dataset: Path) -> None:
         assert not reader.truncated
 
 
+def test_random_commands_are_recorded_under_names_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "random"
+    assert collect(out, "--policy", "random", "--seed", "4", episodes=2) == 0
+    names = [bag.name for bag in find_bags(out)]
+    assert names == ["push_t_random_s4_000000", "push_t_random_s4_000001"]
+    episodes = [
+        align_episode(BagReader(bag), load_contract("push_t"))[0] for bag in find_bags(out)
+    ]
+    actions = np.stack([episode.actions[:STEPS] for episode in episodes])
+    assert (np.abs(actions) <= 0.15).all()
+    # Uniform on +-0.15: a standard deviation of 0.087, and no two steps or episodes alike.
+    assert 0.07 < actions.std() < 0.1
+    assert len(np.unique(actions)) == actions.size
+    assert "--policy random" in json.loads((out / "dataset.json").read_text())["runs"][0]["command"]
+
+
 def test_recorded_commands_lead_from_state_to_state(dataset: Path) -> None:
     contract = load_contract("push_t")
     scene = make_scene("push_t", seed=0)
