@@ -41,6 +41,7 @@ def checkpoint_metadata(
         "machine": describe_machine(device),
         "versions": {"lewm_core": lewm_core.__version__, "torch": torch.__version__},
         "data": data.sources,
+        "data_sources": [origin.to_dict() for origin in data.origins],
         "frames_recorded": len(data.cache.frames),
         "trained_episodes": data.trained,
         "held_out_episodes": data.held_out,

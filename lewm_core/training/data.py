@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lewm_core.data.cache import FrameCache, build_cache
@@ -15,6 +15,7 @@ from lewm_core.data.contract import (
     contract_differences,
     load_contract,
 )
+from lewm_core.data.origin import Origin, read_origins
 from lewm_core.data.split import split_episodes
 from lewm_core.errors import BagError, ContractError
 from lewm_core.training.config import TrainConfig
@@ -36,6 +37,7 @@ class TrainingData:
         trained: Names of the episodes that are trained on.
         held_out: Names of the episodes that are only measured on.
         sources: Names of the folders or files they came from, without their paths.
+        origins: Scene and seeds of the collected datasets among them.
     """
 
     cache: FrameCache
@@ -43,6 +45,7 @@ class TrainingData:
     trained: list[str]
     held_out: list[str]
     sources: list[str]
+    origins: list[Origin] = field(default_factory=list)
 
     def train_sampler(self, config: TrainConfig) -> ClipSampler:
         """Return the source of training clips.
@@ -179,7 +182,12 @@ def open_data(
     names = [episode.name for episode in cache.episodes]
     trained, held_out = split_episodes(names, config.held_out_fraction)
     return TrainingData(
-        cache, contract, list(trained), list(held_out), [Path(path).name for path in paths]
+        cache,
+        contract,
+        list(trained),
+        list(held_out),
+        [Path(path).name for path in paths],
+        read_origins(paths),
     )
 
 
