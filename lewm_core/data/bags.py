@@ -203,6 +203,13 @@ def peek_bag(path: str | Path) -> tuple[dict[str, str], dict[str, int]]:
         return reader.topics, reader.message_counts
 
 
+def bag_notes(path: str | Path) -> dict[str, str]:
+    """Return the ``custom_data`` that a bag's writer left in ``metadata.yaml``; often nothing."""
+    information = _metadata(Path(path)) or {}
+    notes = information.get("custom_data")
+    return {str(key): str(value) for key, value in notes.items()} if notes else {}
+
+
 def _metadata(path: Path) -> dict[str, Any] | None:
     """Return what a bag folder's ``metadata.yaml`` says; None if there is none, or a broken one."""
     file = path / "metadata.yaml"
