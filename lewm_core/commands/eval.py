@@ -93,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="plans that are timed, one at a time (default %(default)s)",
     )
     parser.add_argument(
-        "--threads", type=int, default=0, help="of the model on a CPU (default: as torch and OMP_NUM_THREADS decide)"
+        "--threads",
+        type=int,
+        default=0,
+        help="of the model on a CPU (default: as torch and OMP_NUM_THREADS decide)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, auto (default %(default)s)")
     parser.add_argument(

@@ -104,7 +104,7 @@ def _draw_errors(
     axis.set_ylim(0, 100)
     axis.set_xlabel(label)
     axis.set_ylabel("% of goals below")
-    axis.legend(fontsize=8, frameon=False, loc="lower right")
+    axis.legend(fontsize=8, frameon=False, loc="upper left")
 
 
 def _draw_in_time(axis: Any, task: Task, shown: Mapping[str, Sequence[GoalResult]]) -> None:
@@ -120,6 +120,6 @@ def _draw_in_time(axis: Any, task: Task, shown: Mapping[str, Sequence[GoalResult
     axis.axvline(task.distance, color="black", linewidth=1, linestyle=":")
     axis.set_xlim(0, task.budget)
     axis.set_ylim(0, 100)
-    axis.set_xlabel("control steps (dotted line: the recorded way took that long)")
-    axis.set_ylabel("% of goals met so far (dotted: at that step)")
+    axis.set_xlabel("control steps (the recorded way: dotted line)")
+    axis.set_ylabel("% of goals met so far, dotted: just then")
     axis.legend(fontsize=8, frameon=False, loc="upper left")

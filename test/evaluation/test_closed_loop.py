@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lewm_core.data.contract import load_contract
 from lewm_core.errors import PlanningError, UserError
 from lewm_core.evaluation.closed_loop import (
     DoNothing,
@@ -12,18 +13,12 @@ from lewm_core.evaluation.closed_loop import (
     goals_from_expert,
     run_goal,
     summarise,
-    wilson_interval,
 )
+from lewm_core.planning import load_planner_config
 from lewm_core.scenes import make_scene
+from test.evaluation.models import tiny_model
 
 NUMBER = 20
-
-
-@pytest.fixture(scope="module")
-def scene():
-    scene = make_scene("push_t", seed=0)
-    yield scene
-    scene.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +56,17 @@ def test_goals_depend_on_the_seed_and_their_number_only(goals):
         np.testing.assert_array_equal(first.actions, second.actions)
         np.testing.assert_array_equal(first.goal_picture, second.goal_picture)
     assert not np.array_equal(other[0].goal_truth, goals[0].goal_truth)
+
+
+def test_splits_are_streams_of_their_own(scene, goals):
+    reporting, tuning = (
+        goals_from_expert(scene, 2, seed=3, split=split) for split in ("reporting", "tuning")
+    )
+    np.testing.assert_array_equal(reporting[1].start, goals[1].start)
+    assert not np.array_equal(tuning[0].start, reporting[0].start)
+    assert tuning[1].episode.startswith("tuning seed 3, episode 1")
+    with pytest.raises(UserError, match="known splits: reporting, tuning"):
+        goals_from_expert(scene, 1, seed=3, split="report")
 
 
 def test_goals_can_be_further_away(scene):
@@ -107,33 +113,8 @@ def test_the_budget_must_be_positive(scene, goals):
 
 @pytest.fixture(scope="module")
 def planner() -> PlannerPolicy:
-    import torch
-
-    from lewm_core.data.contract import load_contract
-    from lewm_core.model import (
-        ActionEncoderConfig,
-        KeypointEncoderConfig,
-        ModelConfig,
-        PredictorConfig,
-        ProjectorConfig,
-        WorldModel,
-    )
-    from lewm_core.planning import load_planner_config
-
-    torch.manual_seed(0)
-    model = WorldModel(
-        ModelConfig(
-            encoder=KeypointEncoderConfig(image_size=32, channels=(4, 8), keypoints=8),
-            embedding_dim=8,
-            projector=ProjectorConfig(hidden=16),
-            action_encoder=ActionEncoderConfig(hidden=16),
-            predictor=PredictorConfig(width=16, depth=1, heads=2, head_dim=8, mlp_dim=32),
-            action_dim=2,
-        )
-    )
-    model.set_action_statistics([0.0, 0.0], [0.05, 0.05])
     return PlannerPolicy.from_model(
-        model.eval(), load_contract("push_t"), load_planner_config("nano")
+        tiny_model(), load_contract("push_t"), load_planner_config("nano")
     )
 
 
@@ -156,23 +137,3 @@ def test_a_planner_without_a_picture_says_so(planner, goals):
     planner.begin(goals[0])
     with pytest.raises(PlanningError, match="needs a picture"):
         planner.act(0, None)
-
-
-def test_wilson_interval_against_published_values():
-    # Brown, Cai and DasGupta (2001) and standard tables: 95 % intervals.
-    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert wilson_interval(45, 50) == pytest.approx((0.7864, 0.9565), abs=1e-4)
-    lower, upper = wilson_interval(5, 10)
-    assert (lower + upper) / 2 == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(("successes", "number"), [(0, 0), (3, 2), (-1, 4)])
-def test_wilson_interval_refuses_impossible_counts(successes, number):
-    with pytest.raises(UserError, match="no interval"):
-        wilson_interval(successes, number)
-
-
-def test_nothing_cannot_be_summarised():
-    with pytest.raises(UserError, match="no results"):
-        summarise([])

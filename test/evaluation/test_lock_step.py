@@ -1,0 +1,127 @@
+"""Many goals at once are what one goal after the other is, where the solver's rows allow it."""
+
+import numpy as np
+import pytest
+import torch
+
+from lewm_core.data.contract import load_contract
+from lewm_core.errors import UserError
+from lewm_core.evaluation.closed_loop import goals_from_expert, run_goal
+from lewm_core.evaluation.lock_step import drive_goals
+from lewm_core.evaluation.planner_setup import PlannerSetup
+from lewm_core.evaluation.timing import time_plans
+from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig
+from lewm_core.planning.perception import embed_goal
+from test.evaluation.models import fixed_setup, tiny_model
+
+BUDGET = 33  # no whole number of blocks
+
+
+@pytest.fixture(scope="module")
+def goals(scene):
+    return goals_from_expert(scene, 5, seed=11)
+
+
+def compare(scene, goals, setup, batch=3):
+    """Assert that both ways agree in every result; return the results."""
+    together = drive_goals(scene, goals, setup, BUDGET, batch=batch)
+    policy = setup.policy()
+    for goal, drive in zip(goals, together, strict=True):
+        truths = []
+        alone = run_goal(
+            scene, goal, policy, BUDGET,
+            on_step=lambda step, picture, truths=truths: truths.append(scene.ground_truth()),
+        )
+        np.testing.assert_array_equal(drive.truths[:-1], truths)
+        for name in ("success_any", "success_end", "first_success_step", "met", "must_move",
+                     "position_error_after", "angle_error_after", "plans", "plans_failed"):
+            assert getattr(drive.result, name) == getattr(alone, name), name
+        # Times of plans that were made together say nothing about one.
+        assert drive.result.plan_times_s == () and len(alone.plan_times_s) == alone.plans
+    return [drive.result for drive in together]
+
+
+@pytest.mark.parametrize(
+    "controller",
+    [
+        {"warm_start": True, "shrink_horizon": True},
+        {"execute_blocks": 3},
+        {"execute_blocks": 2, "history_frames": 1},
+    ],
+)
+def test_all_at_once_equals_one_by_one(scene, goals, controller):
+    results = compare(scene, goals, fixed_setup(**controller))
+    blocks = controller.get("execute_blocks", 1)
+    assert {result.plans for result in results} == {-(-BUDGET // (5 * blocks))}
+
+
+def test_also_where_goals_count_as_reached_and_plans_begin_between_blocks(scene, goals):
+    setup = fixed_setup()
+    distances = [
+        float((embed_goal(setup.model, setup.prepare(goal.goal_picture))
+               - embed_goal(setup.model, setup.prepare(_start_picture(scene, goal))))
+              .square().sum())
+        for goal in goals
+    ]
+    results = compare(scene, goals, fixed_setup(goal_tolerance=float(np.median(distances)) * 0.8))
+    # Some reach it and hold, and plan less often than the others.
+    assert len({result.plans for result in results}) > 1
+
+
+def _start_picture(scene, goal):
+    scene.set_state(goal.start)
+    return scene.render(224, 224)
+
+
+def test_one_row_that_cannot_be_planned_fails_alone(scene, goals):
+    setup = fixed_setup()
+    embedding = embed_goal(setup.model, setup.prepare(goals[1].goal_picture))
+    object.__setattr__(setup, "fails_for", embedding)
+    results = compare(scene, goals[:3], setup)
+    assert [result.plans_failed for result in results] == [0, BUDGET, 0]
+    assert results[1].plans == 0
+
+
+def test_requests_of_all_episodes_are_one_search(scene, goals):
+    setup = fixed_setup()
+    solver = setup.controller().solver
+
+    class Shared(type(setup)):
+        def controller(self, given=None):
+            return super().controller(given or solver)
+
+    shared = Shared(setup.model, setup.contract, setup.config, "fixed")
+    drive_goals(scene, goals, shared, 20, batch=5)
+    assert solver.rows == [5] * 4
+
+
+def test_pictures_are_drawn_once_a_block(scene, goals, monkeypatch):
+    drawn = []
+    render = scene.render
+    monkeypatch.setattr(scene, "render", lambda *size: drawn.append(size) or render(*size))
+    drive_goals(scene, goals[:2], fixed_setup(), 20)
+    assert drawn == [(224, 224)] * 2 * 4
+
+
+def test_cem_gives_the_same_result_again(scene, goals):
+    config = PlannerConfig(
+        solver=CEMConfig(candidates=16, rounds=2, elites=4, horizon=3),
+        controller=ControllerConfig(execute_blocks=1, warm_start=True, shrink_horizon=True),
+    )
+    setup = PlannerSetup(tiny_model(), load_contract("push_t"), config, "cem")
+    first, second = (drive_goals(scene, goals, setup, 20, batch=3) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one.result == other.result
+        np.testing.assert_array_equal(one.truths, other.truths)
+
+
+def test_plans_are_timed_one_at_a_time(scene, goals):
+    times = time_plans(scene, goals, fixed_setup(), 20, plans=6)
+    assert len(times.times_s) == 6 and min(times.times_s) > 0
+    assert times.threads == torch.get_num_threads() and times.device == "cpu"
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(0, 1), (1, 0)])
+def test_senseless_numbers_are_refused(scene, goals, budget, batch):
+    with pytest.raises(UserError, match="1 or more"):
+        drive_goals(scene, goals, fixed_setup(), budget, batch=batch)

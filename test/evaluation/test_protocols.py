@@ -1,0 +1,79 @@
+"""Protocols fix what they say and leave the rest to the preset."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lewm_core.errors import ConfigError, UserError
+from lewm_core.evaluation.planner_setup import change_settings, default_planner, make_setup
+from lewm_core.evaluation.protocols import known_protocols, load_protocol
+from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig
+from test.evaluation.models import tiny_model
+
+PRESET = PlannerConfig(
+    solver=CEMConfig(horizon=4),
+    controller=ControllerConfig(execute_blocks=2, warm_start=True, shrink_horizon=True),
+)
+
+
+def test_paper_executes_whole_plans_and_forgets_them():
+    protocol = load_protocol("paper")
+    assert protocol.distances == (25,) and protocol.budget_steps(25) == 50
+    assert protocol.overrides(PRESET) == {
+        "execute_blocks": 4, "warm_start": False, "shrink_horizon": False,
+    }
+    changed = protocol.apply(PRESET)
+    assert changed.controller.execute_blocks == 4 and not changed.controller.warm_start
+    assert changed.solver == PRESET.solver
+    assert protocol.overrides(changed) == {}
+
+
+def test_mpc_replans_every_block_and_leaves_the_warm_start_to_the_preset():
+    assert load_protocol("mpc").overrides(PRESET) == {"execute_blocks": 1}
+    cold = PlannerConfig()
+    assert load_protocol("mpc").overrides(cold) == {"execute_blocks": 1, "shrink_horizon": True}
+    assert not load_protocol("mpc").apply(cold).controller.warm_start
+
+
+def test_far_is_three_tables_with_budgets_in_proportion():
+    far = load_protocol("far")
+    assert [(d, far.budget_steps(d)) for d in far.distances] == [(50, 100), (75, 150), (100, 200)]
+
+
+def test_an_unknown_protocol_lists_the_known_ones():
+    with pytest.raises(UserError, match="'mcp'; known protocols: paper, mpc, far.*mean 'mpc'"):
+        load_protocol("mcp")
+    assert known_protocols() == ["paper", "mpc", "far"]
+
+
+def test_settings_take_the_place_of_the_presets():
+    changed = change_settings(PRESET, ["solver.rounds=3", "controller.warm_start=false"])
+    assert changed.solver.rounds == 3 and not changed.controller.warm_start
+    assert changed.solver.horizon == 4
+    for setting, words in (
+        ("solver.round=3", "did you mean"),
+        ("rounds", "is not key=value"),
+        ("solver.rounds.x=1", "holds no further keys"),
+        ("solver.rounds=[", "is not a YAML value"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            change_settings(PRESET, [setting])
+
+
+def test_the_protocols_word_is_the_last():
+    from lewm_core.data.contract import load_contract
+
+    model = tiny_model()
+    model.metadata = {"latent": {"one_block_distance": 5.0}}
+    setup = make_setup(
+        model, load_contract("push_t"), "nano", load_protocol("mpc"),
+        settings=["controller.execute_blocks=3", "solver.rounds=2"], goal_tolerance_factor=0.1,
+    )
+    assert setup.config.controller.execute_blocks == 1 and setup.config.solver.rounds == 2
+    assert setup.goal_tolerance == pytest.approx(0.5) and setup.name == "nano"
+    assert setup.controller().goal_tolerance == setup.goal_tolerance
+
+
+def test_a_checkpoint_with_a_proposal_plans_with_it():
+    assert default_planner(tiny_model()) == "cem"
+    assert default_planner(SimpleNamespace(proposal=object())) == "proposal+cem"
