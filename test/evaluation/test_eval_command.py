@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
+from lewm_core.commands.collect import main as collect
 from lewm_core.commands.eval import main
+from lewm_core.commands.train import main as train
 from lewm_core.data.contract import load_contract
 from lewm_core.evaluation.record import TIMINGS
 from lewm_core.model.checkpoint import save_checkpoint
 from lewm_core.scenes.recording import EpisodeCollector
 from test.evaluation.models import tiny_model
+from test.training.spots import write_settings
 
 #: What DESIGN promises to machines.
 STABLE = {"episodes", "success_any", "success_final", "ci95_any", "ci95_final", "baselines",
@@ -151,3 +154,23 @@ def test_recorded_episodes_only_where_they_were_held_out(tmp_path, capsys):
     assert run(tmp_path, none, "--data", data)[0] == 1
     assert "none of its 3 episodes was held out" in capsys.readouterr().err
     assert not (tmp_path / "result.json").exists()
+
+
+def test_what_was_collected_and_trained_is_refused_under_its_seed(tmp_path, capsys, monkeypatch):
+    """The whole way: the dataset says how it was made, the checkpoint remembers it."""
+    monkeypatch.setenv("LEWM_CACHE_DIR", str(tmp_path / "cache"))
+    data, out = tmp_path / "pushes", tmp_path / "run"
+    assert collect(["push_t", "--episodes", "24", "--steps", "40", "--seed", "31", "--workers",
+                    "1", "--out", str(data)]) == 0
+    settings = write_settings(tmp_path / "tiny.yaml", steps=2)
+    assert train(["--data", str(data), "--config", str(settings), "--out", str(out),
+                  "model.frame_skip=5"]) == 0
+    trained = str(out / "checkpoint")
+    sources = json.loads((out / "checkpoint" / "model.json").read_text())["training"]
+    assert sources["data_sources"] == [{"name": "pushes", "scene": "push_t", "seeds": [31]}]
+    capsys.readouterr()
+    assert run(tmp_path, trained, "--seed", 31)[0] == 1
+    assert "was trained on dataset 'pushes', collected from push_t with seed 31" in (
+        capsys.readouterr().err
+    )
+    assert run(tmp_path, trained, "--seed", 32, "--episodes", 1, "--no-video")[0] == 0
