@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.errors import UserError
+from lewm_core.errors import CheckpointError, UserError
 from lewm_ros.runtime import end_node, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.planner"):
@@ -128,11 +128,22 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
             self._fail_configure(UserError(f"{type(error).__name__}: {error}"))
             return _FAILURE
-        self._idle_report = PlannerReport(reason="configured, not active")
+        self._idle_report = self._configured_report("configured, not active")
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to publish commands: hold, until there is a goal, a picture and a plan."""
+        """Begin to publish commands: hold, until there is a goal, a picture and a plan.
+
+        A checkpoint that ``lewm-check`` found unable to plan is refused unless ``force`` is set.
+        """
+        refusal = self._session.why_not_activate(self._settings)
+        if refusal:
+            self._failure = CheckpointError(refusal)
+            self._idle_report = self._configured_report(f"activate refused: {refusal}")
+            self.get_logger().error(f"activate refused: {refusal}")
+            return _FAILURE
+        if self._session.verdict is not None and self._session.verdict.verdict != "can plan":
+            self.get_logger().warning(f"lewm-check: {self._session.verdict_text}")
         result = super().on_activate(state)
         self._pilot.activate(self._settings)
         self._active = True
@@ -176,7 +187,9 @@ class PlannerNode(LifecycleNode):
         if configured != _SUCCESS:
             end_node(1, self._failure or UserError("the planner could not be configured"))
         elif self.trigger_activate() != _SUCCESS:
-            end_node(1, UserError("the planner could not be activated; see its log"))
+            end_node(
+                1, self._failure or UserError("the planner could not be activated; see its log")
+            )
 
     def _fail_configure(self, error: UserError) -> None:
         self._failure = error
@@ -219,7 +232,7 @@ class PlannerNode(LifecycleNode):
         self._active = False
         self._control.stop()
         self._replan_timer.cancel()
-        self._idle_report = PlannerReport(reason="configured, not active")
+        self._idle_report = self._configured_report("configured, not active")
         self._publish_status()
         self.get_logger().info(f"not active any more: {reason}")
 
@@ -366,6 +379,9 @@ class PlannerNode(LifecycleNode):
         self._pilot.refresh_report(self._now_ns())
         if report.key() != before:
             self._publish_status()
+
+    def _configured_report(self, reason: str) -> PlannerReport:
+        return PlannerReport(reason=reason, verdict=self._session.verdict_text)
 
     def _report(self) -> PlannerReport:
         return self._pilot.report if self._active else self._idle_report

@@ -40,6 +40,11 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "Contract file, or a name in config/robots; empty: the checkpoint's. Another one than "
         "the checkpoint's is refused.",
     ),
+    _Declaration(
+        "force", False,
+        "Activate although lewm-check found that the checkpoint cannot plan. The robot will move, "
+        "and not towards the goal.", _LIVE,
+    ),
     _Declaration("planner", "nano", "Planner preset: a YAML file, or a name in config/planner."),
     _Declaration("device", "auto", "Where the model runs: cpu, cuda, cuda:1, or auto."),
     _Declaration(
@@ -100,6 +105,7 @@ class PlannerParameters:
 
     checkpoint: str
     contract: str
+    force: bool
     planner: str
     device: str
     threads: int

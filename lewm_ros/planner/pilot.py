@@ -96,7 +96,7 @@ class PlannerPilot:
     def activate(self, settings: PlannerParameters) -> None:
         """Begin with nothing: no picture, no goal, counters at 0."""
         self.settings = settings
-        self.report = PlannerReport()
+        self.report = PlannerReport(verdict=self._session.verdict_text)
         self._restart()
         self._camera.reset()
         self._controller.clear_goal()

@@ -16,6 +16,7 @@ import torch
 import lewm_core
 from lewm_core.data.contract import Contract, contract_differences, load_contract
 from lewm_core.errors import CheckpointError, ConfigError, ContractError
+from lewm_core.model.verdict import Verdict, read_verdict
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning import PlannerConfig, RecedingHorizonController, load_planner_config
 from lewm_ros.planner.parameters import PlannerParameters
@@ -37,6 +38,7 @@ class PlannerSession:
         one_block_distance: The checkpoint's squared latent distance between pictures one block
             apart; None if it does not say.
         threads: Threads of the model on a CPU.
+        verdict: What ``lewm-check`` found; None if these weights were not checked.
     """
 
     model: WorldModel
@@ -46,6 +48,7 @@ class PlannerSession:
     guard: CommandGuard
     one_block_distance: float | None
     threads: int
+    verdict: Verdict | None = None
 
     @property
     def image_size(self) -> int:
@@ -64,6 +67,24 @@ class PlannerSession:
         if device.type == "cuda":
             return torch.cuda.get_device_name(device)
         return f"{device.type}, {self.threads} threads"
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict as ``~/status`` shows it."""
+        if self.verdict is None:
+            return "not checked"
+        if self.verdict.verdict == "can plan":
+            return self.verdict.verdict
+        return f"{self.verdict.verdict}: {self.verdict.reason}"
+
+    def why_not_activate(self, parameters: PlannerParameters) -> str:
+        """Why the planner must not become active with this checkpoint; empty if it may."""
+        if self.verdict is None or self.verdict.verdict != "cannot plan" or parameters.force:
+            return ""
+        return (
+            f"lewm-check says that {parameters.checkpoint} cannot plan: {self.verdict.reason}; "
+            "use another checkpoint, or set the parameter force to activate it all the same"
+        )
 
     def replan_period_s(self, parameters: PlannerParameters) -> float:
         """Seconds between two plans, by the parameter or by the preset."""
@@ -109,11 +130,16 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     controller = RecedingHorizonController.from_contract(model, contract, config)
     guard = CommandGuard(*contract.action_limits(), contract.control_period)
     session = PlannerSession(
-        model, contract, config, controller, guard, _one_block_distance(model), threads
+        model, contract, config, controller, guard, _one_block_distance(model), threads,
+        read_verdict(parameters.checkpoint),
     )
     log(f"checkpoint {parameters.checkpoint}: image {session.image_size} px, history "
         f"{model.history}, frame skip {model.frame_skip}, contract {contract.name!r}, "
         f"on {session.device}")
+    log(f"lewm-check: {session.verdict_text}")
+    if session.verdict is None:
+        log(f"warning: nobody has checked whether {parameters.checkpoint} can plan; run "
+            f"lewm-check {parameters.checkpoint} --data BAGS")
     log(f"planner {parameters.planner}: {config.model_dump()}")
     if session.default_tolerance(parameters) is None:
         log("the checkpoint has no latent.one_block_distance and goal_tolerance is 0: a goal "

@@ -58,6 +58,7 @@ class PlannerReport:
     state: int = PlanStatus.INACTIVE
     reason: str = "not configured"
     holding: bool = False
+    verdict: str = ""
     goal: str = ""
     goal_distance: float = math.nan
     goal_tolerance: float = math.nan
@@ -90,6 +91,7 @@ class PlannerReport:
             state=self.state,
             reason="" if self.state == PlanStatus.PLANNING else self.reason,
             holding=self.holding,
+            verdict=self.verdict,
             goal=self.goal,
             goal_distance=as_float32(self.goal_distance),
             goal_tolerance=as_float32(self.goal_tolerance),
@@ -130,6 +132,7 @@ class PlannerReport:
         name = STATE_NAMES[self.state]
         text = name if self.state == PlanStatus.PLANNING else f"{name}: {self.reason}"
         values = {
+            "verdict": self.verdict,
             "goal": self.goal,
             "goal_distance": self.goal_distance,
             "goal_tolerance": self.goal_tolerance,
