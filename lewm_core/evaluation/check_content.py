@@ -75,14 +75,14 @@ def measure_content(
         )
     drawn, truth = coarse_pictures(fitted.frames), coarse_pictures(scored.frames)
     regions = region_scores(fitted_z, drawn, scored_z, truth, seed=seed)
-    components = _principal_components(fitted.frames, fitted_z.shape[1], seed)
+    components = _PrincipalComponents(fitted.frames, fitted_z.shape[1], seed)
     reference = region_scores(
         components(fitted.frames), drawn, components(scored.frames), truth, seed=seed
     )
     return Content(states, regions, reference)
 
 
-class _principal_components:
+class _PrincipalComponents:
     """The map from pictures (N, 3, S, S) to their first principal components (N, K)."""
 
     def __init__(self, frames: Tensor, number: int, seed: int) -> None:
