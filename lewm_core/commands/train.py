@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lewm_core.training.data import TrainingData
     from lewm_core.training.loop import TrainResult
     from lewm_core.training.measure import StateProbe
+    from lewm_core.training.stages import StagesResult
 
 EXAMPLE = """lewm-collect push_t --episodes 400 --out data/push_t
   lewm-train --data data/push_t --config nano --out runs/nano
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from lewm_core.training.loop import Trainer
     from lewm_core.training.machine import choose_device, choose_precision, usable_cores
     from lewm_core.training.run import episodes_digest, open_run
+    from lewm_core.training.stages import run_stages
 
     paths, overrides = _split(arguments.data, arguments.overrides)
     contract = find_contract(paths, arguments.contract)
@@ -113,10 +115,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             arguments.out, config, record, arguments.resume, leads=processes.leads
         ) as folder:
             wait_for_all(processes)
-            trainer = Trainer(
-                data, config, folder, device, processes, _probe(contract, scores), _command_line()
-            )
+            probe = _probe(contract, scores)
+            trainer = Trainer(data, config, folder, device, processes, probe, _command_line())
             result = trainer.train()
+            stages = None
+            if result.finished and processes.leads and (config.refinement or config.proposal):
+                stages = run_stages(
+                    trainer.model,
+                    data,
+                    config,
+                    folder,
+                    device,
+                    probe,
+                    trainer.metadata(),
+                    _command_line(),
+                )
         if not processes.leads:
             arguments.json = None  # one result, written by one process
             return None
@@ -126,7 +139,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
                 "--resume continues"
             )
             raise KeyboardInterrupt
-        return _report(result, data, scores)
+        return _report(result, data, scores, stages)
 
 
 def _split(data: Sequence[str], overrides: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -158,11 +171,18 @@ def _probe(contract: Contract, scores: list[ProbeScore]) -> StateProbe | None:
     return probe
 
 
-def _report(result: TrainResult, data: TrainingData, scores: list[ProbeScore]) -> dict[str, Any]:
+def _report(
+    result: TrainResult,
+    data: TrainingData,
+    scores: list[ProbeScore],
+    stages: StagesResult | None,
+) -> dict[str, Any]:
     """Print how the run ended; return it flat."""
     from lewm_core.evaluation.probes import format_table
 
     measured = result.measurement
+    if stages is not None and stages.measurement is not None:
+        measured = stages.measurement
     report: dict[str, Any] = {
         "step": result.step,
         "minutes": round(result.minutes, 3),
@@ -189,6 +209,20 @@ def _report(result: TrainResult, data: TrainingData, scores: list[ProbeScore]) -
     if scores:
         report |= {f"probe_r2_linear_{score.label}": score.linear for score in scores}
         print(f"\nprobes, R² on held-out episodes\n{format_table(scores)}")
+    if stages is not None:
+        report |= stages.row()
+        later = ", ".join(f"{name} {minutes:.1f}" for name, minutes in stages.minutes.items())
+        print(f"\nlater stages, minutes: {later}")
+    if stages is not None and stages.score is not None:
+        score = stages.score
+        print(
+            f"proposal on held-out episodes: imitation error {score.imitation_error:.3f}; distance "
+            "to goals 1 ... 5 blocks away before and after its plan: "
+            + " ".join(
+                f"{before:.1f}/{after:.1f}"
+                for before, after in zip(score.start_distance, score.end_distance, strict=True)
+            )
+        )
     for text in result.warnings:
         print(f"warning: {text}")
     print(f"\ncheckpoint: {result.checkpoint}")

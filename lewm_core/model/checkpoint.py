@@ -4,6 +4,8 @@
 
 - ``format_version``: 1.
 - ``model``: the `ModelConfig` (image size, history, frame skip, sizes of the networks).
+- ``proposal``: the `ProposalConfig` of the learned proposal whose weights lie beside the model's,
+  or null; older checkpoints do without the key.
 - ``normalisation``: ``action_mean`` and ``action_std`` in the contract's units, ``image_mean`` and
   ``image_std`` of pictures in 0..1.
 - ``contract``: the robot's contract the data were recorded under, or null.
@@ -25,26 +27,29 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lewm_core.errors import CheckpointError, ConfigError
-from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
+from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, ProposalConfig
+from lewm_core.model.proposal import Proposal
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
 from lewm_core.validation import explain
 
 FORMAT_VERSION = 1
+_ConfigT = TypeVar("_ConfigT", bound=BaseModel)
 WEIGHTS, SETTINGS, CARD = "model.safetensors", "model.json", "README.md"
 
 #: A model.json holds some kilobytes and a list of episode names; more than this is not one.
 _LARGEST_SETTINGS = 64 * 2**20
 _KEYS = ("format_version", "model", "normalisation", "contract", "training", "latent")
+_OPTIONAL_KEYS = ("proposal",)
 
 
 def save_checkpoint(
@@ -59,7 +64,7 @@ def save_checkpoint(
     Args:
         folder: The checkpoint's folder. A checkpoint that is there already is replaced; any other
             folder is left alone.
-        model: What to write, with its action statistics.
+        model: What to write, with its action statistics, and its proposal if it has one.
         contract: The robot's contract as a dictionary.
         metadata: JSON values. ``metadata["latent"]`` becomes the ``latent`` part, the rest the
             ``training`` part; `load_checkpoint` puts them together again.
@@ -113,9 +118,12 @@ def load_checkpoint(path: str | Path) -> WorldModel:
     folder = _find(path)
     file = folder / SETTINGS
     settings = _read_settings(file)
-    config = _read_config(file, settings["model"])
-    weights = _read_weights(folder / WEIGHTS, config)
-    model = WorldModel(config)
+    config = _read_config(file, settings["model"], ModelConfig, "model")
+    proposal = None
+    if settings.get("proposal") is not None:
+        proposal = _read_config(file, settings["proposal"], ProposalConfig, "proposal")
+    weights = _read_weights(folder / WEIGHTS, config, proposal)
+    model = _build(config, proposal)
     model.load_state_dict(weights)
     _check_normalisation(file, settings["normalisation"], model)
     model.contract = settings["contract"]
@@ -129,6 +137,7 @@ def _settings(
     settings = {
         "format_version": FORMAT_VERSION,
         "model": model.config.model_dump(mode="json"),
+        "proposal": model.proposal and model.proposal.config.model_dump(mode="json"),
         "normalisation": {
             "action_mean": model.action_mean.tolist(),
             "action_std": model.action_std.tolist(),
@@ -242,29 +251,42 @@ def _read_settings(file: Path) -> dict[str, Any]:
     for key in _KEYS:
         if key not in settings:
             raise CheckpointError(f"{file}: the key {key} is missing; copy or export it again")
+    known = (*_KEYS, *_OPTIONAL_KEYS)
     for key in settings:
-        if key not in _KEYS:
-            raise CheckpointError(f"{file}: unknown key {key}; known are {', '.join(_KEYS)}")
+        if key not in known:
+            raise CheckpointError(f"{file}: unknown key {key}; known are {', '.join(known)}")
     for key in ("model", "normalisation", "training", "latent"):
         if not isinstance(settings[key], dict):
             raise CheckpointError(f"{file}: {key} must be an object")
-    if not isinstance(settings["contract"], dict | None):
-        raise CheckpointError(f"{file}: contract must be an object or null")
+    for key in ("contract", "proposal"):
+        if not isinstance(settings.get(key), dict | None):
+            raise CheckpointError(f"{file}: {key} must be an object or null")
     return settings
 
 
-def _read_config(file: Path, settings: dict[str, Any]) -> ModelConfig:
+def _read_config(
+    file: Path, settings: dict[str, Any], kind: type[_ConfigT], key: str
+) -> _ConfigT:
     try:
-        return ModelConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        raise CheckpointError(explain(error, ModelConfig, f"{file}: model")) from error
+        raise CheckpointError(explain(error, kind, f"{file}: {key}")) from error
 
 
-def _read_weights(file: Path, config: ModelConfig) -> dict[str, Tensor]:
+def _build(config: ModelConfig, proposal: ProposalConfig | None) -> WorldModel:
+    model = WorldModel(config)
+    if proposal is not None:
+        model.proposal = Proposal(config.embedding_dim, config.block_dim, proposal)
+    return model
+
+
+def _read_weights(
+    file: Path, config: ModelConfig, proposal: ProposalConfig | None
+) -> dict[str, Tensor]:
     """Read the tensors that a model of ``config`` has, no more, no fewer, of the same shapes."""
     # Without memory behind it, so that sizes are compared before any of them is allocated.
     with torch.device("meta"):
-        expected = WorldModel(config).state_dict()
+        expected = _build(config, proposal).state_dict()
     try:
         with safe_open(file, framework="pt", device="cpu") as stored:
             names = set(stored.keys())

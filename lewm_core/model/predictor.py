@@ -10,7 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn, randn
 from torch.nn.functional import scaled_dot_product_attention
 
-from lewm_core.model.config import PredictorConfig
+from lewm_core.model.config import MlpPredictorConfig, PredictorConfig
+from lewm_core.model.mlp_predictor import MlpPredictor
 
 
 class CausalAttention(nn.Module):
@@ -85,10 +86,14 @@ class Predictor(nn.Module):
     """Latent states and the conditions of the blocks that leave them to next latent states.
 
     Positions count from the oldest state given, so a short history uses the first positions.
+
+    Attributes:
+        condition_dim: Size of the condition that `modulations` takes.
     """
 
     def __init__(self, embedding_dim: int, history: int, config: PredictorConfig) -> None:
         super().__init__()
+        self.condition_dim = config.width
         # Positions are added before the input map, as in the released model.
         self.positions = nn.Parameter(randn(1, history, embedding_dim))
         same = config.width == embedding_dim
@@ -116,3 +121,12 @@ class Predictor(nn.Module):
         for number, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
             tokens = layer(tokens, modulation, last_only and number == final)
         return self.output(self.norm(tokens))
+
+
+def make_predictor(
+    embedding_dim: int, history: int, config: PredictorConfig | MlpPredictorConfig
+) -> Predictor | MlpPredictor:
+    """Build the predictor that ``config.kind`` names."""
+    if isinstance(config, MlpPredictorConfig):
+        return MlpPredictor(embedding_dim, history, config)
+    return Predictor(embedding_dim, history, config)

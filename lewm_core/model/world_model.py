@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lewm_core.model.action_encoder import ActionEncoder
 from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from lewm_core.model.encoder import make_encoder
-from lewm_core.model.predictor import Predictor
+from lewm_core.model.predictor import make_predictor
 from lewm_core.model.projector import Projector
+from lewm_core.model.proposal import Proposal
 
 
 class WorldModel(nn.Module):
@@ -28,6 +29,7 @@ class WorldModel(nn.Module):
         config: Every setting that it was built from.
         contract: The robot's contract it was trained for, as a dictionary; None if unknown.
         metadata: How it was trained; see `lewm_core.model.checkpoint`.
+        proposal: What proposes actions for a goal, trained after the model; None if there is none.
         action_mean: (A,) buffer, mean of the training actions in the contract's units.
         action_std: (A,) buffer, their standard deviation.
     """
@@ -40,14 +42,15 @@ class WorldModel(nn.Module):
         self.config = config
         self.contract: dict[str, Any] | None = None
         self.metadata: dict[str, Any] = {}
+        self.proposal: Proposal | None = None
         predictor = config.predictor
         dim = config.embedding_dim
         self.encoder = make_encoder(config.encoder)
         self.projector = Projector(self.encoder.feature_dim, dim, config.projector)
+        self.predictor = make_predictor(dim, config.history, predictor)
         self.action_encoder = ActionEncoder(
-            config.block_dim, predictor.width, config.action_encoder
+            config.block_dim, self.predictor.condition_dim, config.action_encoder
         )
-        self.predictor = Predictor(dim, config.history, predictor)
         self.prediction_projector = nn.Identity()
         if predictor.projector is not None:
             self.prediction_projector = Projector(dim, dim, predictor.projector)
@@ -176,8 +179,7 @@ class WorldModel(nn.Module):
 
         Args:
             z: (N, T, D), T at most ``config.history``.
-            modulations: Of the blocks that leave these states, by `modulations`; per layer
-                (N, T, 6 * width).
+            modulations: Of the blocks that leave these states, by `modulations`; (N, T, m) each.
             last_only: Only the prediction behind the last state.
 
         Returns:
@@ -189,7 +191,10 @@ class WorldModel(nn.Module):
         return (z[:, -1:] if last_only else z) + change
 
     def modulations(self, actions: Tensor) -> list[Tensor]:
-        """Return what normalised blocks (..., F*A) do to each layer, (..., 6 * width).
+        """Return what normalised blocks (..., F*A) do to the predictor: tensors (..., m).
+
+        One for each layer of a transformer, m = 6 * width; one for each age at which a block can
+        act in an MLP, m = width.
 
         It depends on nothing but the block, so whoever predicts from one block in several
         windows computes it once.

@@ -7,7 +7,13 @@ from lewm_core.planning.history import CommandLog, FrameHistory
 from lewm_core.planning.limits import ActionLimits
 from lewm_core.planning.objective import GoalDistance
 from lewm_core.planning.plan import Plan
+from lewm_core.planning.proposal import (
+    ProposalCEMConfig,
+    ProposalSolver,
+    ProposalSolverConfig,
+)
 from lewm_core.planning.protocols import Clock, Dynamics, EncodingDynamics, Objective, Solver
+from lewm_core.planning.solvers import make_solver
 from lewm_core.planning.state import Command, PlanRequest, PlanResult
 
 __all__ = [
@@ -27,7 +33,11 @@ __all__ = [
     "PlanRequest",
     "PlanResult",
     "PlannerConfig",
+    "ProposalCEMConfig",
+    "ProposalSolver",
+    "ProposalSolverConfig",
     "RecedingHorizonController",
     "Solver",
     "load_planner_config",
+    "make_solver",
 ]

@@ -122,7 +122,8 @@ class CEM:
         past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
         with torch.inference_mode():
             mean = self._initial_mean(history, horizon, initial_mean)
-            mean, dropped, fewest_finite = self._search(history, goal, past_actions, mean)
+            std = torch.full_like(mean, self.config.initial_std)
+            mean, dropped, fewest_finite = self._search(history, goal, past_actions, mean, std)
             predicted = self.model.rollout(history, past_actions, mean[:, None])
             cost = self.objective(predicted, goal)[:, 0]
             actions = self.model.denormalise_actions(mean).flatten(1, 2)
@@ -140,13 +141,25 @@ class CEM:
         )
 
     def _search(
-        self, history: Tensor, goal: Tensor, past_actions: Tensor, mean: Tensor
+        self,
+        history: Tensor,
+        goal: Tensor,
+        past_actions: Tensor,
+        mean: Tensor,
+        std: Tensor,
+        arrival: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All rounds. Returns the last mean, candidates dropped, fewest finite costs ``(B,)``."""
+        """All rounds, from ``mean`` and ``std`` ``(B, horizon, F * A)``.
+
+        With ``arrival`` ``(B,)`` each row's plan ends after that many blocks: what is predicted
+        later does not count.
+
+        Returns:
+            The last mean, candidates dropped, fewest finite costs ``(B,)``.
+        """
         config = self.config
         generator = self._generator_on(mean.device)
         colour = self._colour(mean)
-        std = torch.full_like(mean, config.initial_std)
         shape = (mean.shape[0], config.candidates, *mean.shape[1:])
         dropped = torch.zeros((), dtype=torch.int64, device=mean.device)
         fewest_finite = torch.full(
@@ -159,7 +172,10 @@ class CEM:
                 noise = torch.einsum("ts,bcsa->bcta", colour, steps).reshape(shape)
             candidates = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
             candidates[:, 0] = mean
-            cost = self.objective(self.model.rollout(history, past_actions, candidates), goal)
+            predicted = self.model.rollout(history, past_actions, candidates)
+            if arrival is not None:
+                predicted = stay_after(predicted, arrival)
+            cost = self.objective(predicted, goal)
             finite = torch.isfinite(cost)
             number_finite = finite.sum(dim=1)
             dropped += cost.numel() - number_finite.sum()
@@ -277,6 +293,19 @@ class CEM:
             )
         if not bool(torch.isfinite(cost).all()):
             raise PlanningError("the cost of the finished plan is not finite")
+
+
+def stay_after(predicted: Tensor, arrival: Tensor) -> Tensor:
+    """Let predictions ``(B, S, horizon, D)`` stay as they are after ``arrival`` ``(B,)`` blocks.
+
+    So a plan that ends early is a plan of full length whose state no longer changes, and every
+    objective looks at the state it arrives in.
+    """
+    blocks = torch.arange(predicted.shape[2], device=predicted.device)
+    source = torch.minimum(blocks, (arrival - 1).to(predicted.device)[:, None])
+    return predicted.gather(
+        2, source[:, None, :, None].expand(-1, predicted.shape[1], -1, predicted.shape[3])
+    )
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lewm_core.paths import config_path
 from lewm_core.planning.cem import CEMConfig
+from lewm_core.planning.proposal import ProposalCEMConfig, ProposalSolverConfig
 from lewm_core.validation import read_yaml_mapping, validate
 
 
@@ -38,13 +40,26 @@ class ControllerConfig(BaseModel):
     release_factor: float = Field(2.0, ge=1, allow_inf_nan=False)
 
 
+def _named_kind(value: Any) -> Any:
+    """A preset that names no kind of solver means the plain search."""
+    return {"kind": "cem", **value} if isinstance(value, dict) else value
+
+
+SolverConfig = Annotated[
+    Annotated[
+        CEMConfig | ProposalSolverConfig | ProposalCEMConfig, Field(discriminator="kind")
+    ],
+    BeforeValidator(_named_kind),
+]
+
+
 class PlannerConfig(BaseModel):
     """A planner preset, ``config/planner/NAME.yaml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
-    solver: CEMConfig = CEMConfig()
+    solver: SolverConfig = CEMConfig()
     controller: ControllerConfig = ControllerConfig()
 
     @model_validator(mode="after")
@@ -66,7 +81,8 @@ def load_planner_config(name: str | Path) -> PlannerConfig:
     """Read a planner preset.
 
     Args:
-        name: A YAML file, or the name of a shipped preset: ``nano``, ``paper``.
+        name: A YAML file, or the name of a shipped preset: ``cem``, ``nano``, ``proposal``,
+            ``proposal+cem``.
 
     Raises:
         ConfigError: One line: the file, the key, what is wrong, the nearest valid key.

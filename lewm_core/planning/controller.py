@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
-from lewm_core.planning.cem import CEM
 from lewm_core.planning.config import ControllerConfig, PlannerConfig
 from lewm_core.planning.follower import PlanFollower
 from lewm_core.planning.limits import ActionLimits
@@ -30,6 +29,7 @@ from lewm_core.planning.perception import embed_frames, embed_goal
 from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Clock, EncodingDynamics, MonotonicClock, Solver
 from lewm_core.planning.schedule import count_down, remaining_blocks
+from lewm_core.planning.solvers import make_solver
 from lewm_core.planning.state import ActivePlan, Frame, Goal, PlanRequest, PlanResult
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class RecedingHorizonController(PlanFollower):
             raise PlanningError(f"the contract has {limits.action_dim} action fields, the model "
                                 f"{model.action_dim}; use the checkpoint's own contract")
         if solver is None:
-            solver = CEM(model, config.solver, action_limits=(limits.lower, limits.upper))
+            solver = make_solver(model, config.solver, (limits.lower, limits.upper))
         return cls(
             model,
             solver,

@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lewm_core.errors import ConfigError
-from lewm_core.model.config import LossConfig, ModelConfig
+from lewm_core.model.config import LossConfig, ModelConfig, ProposalConfig
 from lewm_core.paths import config_path
 from lewm_core.validation import read_yaml_mapping, validate
 
@@ -80,6 +80,82 @@ class MonitorConfig(_Config):
     region_r2: float = 0.5
 
 
+class RefinementConfig(_Config):
+    """The second stage: the predictor goes on learning on frozen embeddings.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Windows per step, each of ``history + rollout_steps`` embeddings.
+        rollout_steps: Predictions that are fed back.
+        learning_rate: Peak; a cosine down to 0 follows.
+        weight_decay: Decoupled.
+        warmup_steps: In which the rate rises from 0.
+        gradient_clip: Largest norm of the gradient.
+        time_share: Part of ``minutes`` that this stage gets, where the run is bounded by them.
+    """
+
+    steps: Count = 2000
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 256
+    rollout_steps: Annotated[int, Field(ge=1, le=64)] = 5
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    gradient_clip: Positive = 1.0
+    time_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+
+    @model_validator(mode="after")
+    def _check(self) -> RefinementConfig:
+        return _warmup_fits(self)
+
+
+class ProposalTrainingConfig(_Config):
+    """The last stage: a proposal is trained on frozen embeddings (`lewm_core.training.proposal`).
+
+    Attributes:
+        network: Sizes.
+        steps: Optimiser steps.
+        batch_size: States per step of the imitation term.
+        learning_rate: Peak; a cosine down to 0 follows.
+        weight_decay: Decoupled.
+        warmup_steps: In which the rate rises from 0.
+        gradient_clip: Largest norm of the gradient.
+        imagination_weight: Of the imagination term beside imitation; 0 leaves it out.
+        imagination_horizon: Blocks that goals of the imagination term lie ahead, at most.
+        imagination_batch_size: States per step of the imagination term.
+        imagination_from: Part of the stage after which the term sets in: before it, the proposal
+            knows too little to be worth rolling out.
+        time_share: Part of ``minutes`` that this stage gets, where the run is bounded by them.
+    """
+
+    network: ProposalConfig = ProposalConfig()
+    steps: Count = 2000
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 512
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    gradient_clip: Positive = 1.0
+    imagination_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    imagination_horizon: Annotated[int, Field(ge=1, le=64)] = 5
+    imagination_batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 256
+    imagination_from: Annotated[float, Field(ge=0, le=1)] = 0.3
+    time_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    @model_validator(mode="after")
+    def _check(self) -> ProposalTrainingConfig:
+        return _warmup_fits(self)
+
+
+_StageT = TypeVar("_StageT", RefinementConfig, ProposalTrainingConfig)
+
+
+def _warmup_fits(stage: _StageT) -> _StageT:
+    if stage.warmup_steps >= stage.steps:
+        raise ValueError(
+            f"warmup_steps ({stage.warmup_steps}) must be fewer than steps ({stage.steps})"
+        )
+    return stage
+
+
 class TrainConfig(_Config):
     """A whole training run.
 
@@ -89,12 +165,14 @@ class TrainConfig(_Config):
         loss: The two terms and their weight.
         optimiser: AdamW and its schedule.
         monitor: Measurements and warnings.
+        refinement: The stage in which only the predictor learns; null leaves it out.
+        proposal: The stage in which a proposal is trained for the model; null leaves it out.
         batch_size: Clips per step, over all processes.
         clip_length: T, frames per clip; at least ``history + 1`` and ``rollout_steps + 1``.
         steps: Optimiser steps of the run; exactly one of ``steps`` and ``epochs`` is set.
         epochs: Passes over the clips.
-        minutes: Ends the run early, with the schedule fitted to it; null: no bound. Such a run
-            is not repeatable, for the speed of the machine enters.
+        minutes: Ends the run early, with the schedules fitted to it, later stages included; null:
+            no bound. Such a run is not repeatable, for the speed of the machine enters.
         precision: ``bfloat16`` (autocast), ``float32``, or ``auto``: bfloat16 where the GPU or
             the CPU has instructions for it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
@@ -112,6 +190,8 @@ class TrainConfig(_Config):
     loss: LossConfig = LossConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     monitor: MonitorConfig = MonitorConfig()
+    refinement: RefinementConfig | None = None
+    proposal: ProposalTrainingConfig | None = None
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     clip_length: Annotated[int, Field(ge=2, le=256)] = 4
     steps: Count | None = None
@@ -136,7 +216,22 @@ class TrainConfig(_Config):
                 f"clip_length {self.clip_length} is too short for loss.rollout_steps "
                 f"{self.loss.rollout_steps}; it needs {self.loss.rollout_steps + 1}"
             )
+        if self._later_share() >= 1.0:
+            raise ValueError("refinement.time_share and proposal.time_share must add up to less "
+                             "than 1")
         return self
+
+    @property
+    def model_minutes(self) -> float | None:
+        """What is left of ``minutes`` for the world model's own training, less later stages."""
+        if self.minutes is None:
+            return None
+        return self.minutes * (1.0 - self._later_share())
+
+    def _later_share(self) -> float:
+        return sum(
+            stage.time_share for stage in (self.refinement, self.proposal) if stage is not None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain lists, numbers and strings, as YAML and JSON hold them."""

@@ -196,7 +196,9 @@ class Trainer:
         for batch in batches:
             share = (
                 agree(
-                    run_progress(batch.step, steps, self.progress.elapsed_s, config.minutes),
+                    run_progress(
+                        batch.step, steps, self.progress.elapsed_s, config.model_minutes
+                    ),
                     self.processes,
                     self.device,
                 )
@@ -328,12 +330,16 @@ class Trainer:
         self._save()
         return found
 
+    def metadata(self) -> dict[str, Any]:
+        """What the checkpoint says about the training so far."""
+        return checkpoint_metadata(
+            self.data, self.config, self.progress, self._measured, self.device, self._rate()
+        )
+
     def _save(self) -> None:
         if self.processes.leads:
             save_state(self.folder.state, self.progress, self.model, self._optimiser)
-            metadata = checkpoint_metadata(
-                self.data, self.config, self.progress, self._measured, self.device, self._rate()
-            )
+            metadata = self.metadata()
             save_checkpoint(
                 self.folder.checkpoint,
                 self.model,
@@ -355,14 +361,14 @@ class Trainer:
             self.progress.step,
             self.config.steps or 1,
             self.progress.elapsed_s,
-            self.config.minutes,
+            self.config.model_minutes,
         )
 
     def _seconds_left(self, steps: int) -> float:
         frames = (steps - self.progress.step) * self.config.batch_size * self.config.clip_length
         left = frames / self._rate()
-        if self.config.minutes is not None:
-            left = min(left, 60 * self.config.minutes - self.progress.elapsed_s)
+        if self.config.model_minutes is not None:
+            left = min(left, 60 * self.config.model_minutes - self.progress.elapsed_s)
         return left
 
     def _asked_to_stop(self, stop: _StopFlag, step: int) -> bool:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 LINE_EVERY_S = 30.0
 
 #: Short enough for 80 columns; tqdm's own rate and time would be in steps and say less.
+_STAGE_BAR = "{desc} {percentage:3.0f}% {bar:8}{postfix}"
 _BAR = "{percentage:3.0f}% {bar:8} {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -73,6 +74,61 @@ class ProgressDisplay:
         if not self._silent:
             tqdm.write(text, file=sys.stderr)
             sys.stderr.flush()
+
+
+class StageProgress:
+    """Shows how far a later stage is, on standard error: call it after every step.
+
+    Attributes:
+        steps: How often it was called.
+
+    Args:
+        name: Of the stage.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.steps = 0
+        self._name = name
+        self._loss = float("nan")
+        self._begun = time.monotonic()
+        self._next_line = self._begun
+        self._bar: tqdm | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=100, dynamic_ncols=True, bar_format=_STAGE_BAR, desc=name)
+
+    def __enter__(self) -> StageProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, share: float, loss: float) -> None:
+        """Take note of a step.
+
+        Args:
+            share: Part of the stage that is done, 0 to 1.
+            loss: Of the step.
+        """
+        self.steps += 1
+        self._loss = loss if self.steps == 1 else 0.98 * self._loss + 0.02 * loss
+        now = time.monotonic()
+        if now < self._next_line:
+            return
+        left = _duration((now - self._begun) * (1 - share) / share) if share > 0 else "?"
+        text = f"loss {self._loss:.4f}, {left} left"
+        if self._bar is not None:
+            self._next_line = now + 1.0
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(round(100 * share) - self._bar.n)
+        else:
+            self._next_line = now + LINE_EVERY_S
+            print(f"{self._name}: {100 * share:.0f} %, {text}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds: float) -> str:

@@ -6,8 +6,8 @@ from lewm_core.errors import ConfigError
 from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig, load_planner_config
 
 
-def test_the_paper_preset_is_the_paper():
-    config = load_planner_config("paper")
+def test_the_cem_preset_is_the_papers():
+    config = load_planner_config("cem")
     assert config.solver == CEMConfig()
     assert config.controller == ControllerConfig()
     assert config.controller.execute_blocks == config.solver.horizon == 5
@@ -29,9 +29,10 @@ def test_presets_name_every_key():
 
     from lewm_core.paths import config_path
 
-    for name in ("nano", "paper"):
+    for name in ("nano", "cem", "proposal", "proposal+cem"):
         written = yaml.safe_load(config_path("planner", name).read_text())
-        assert set(written["solver"]) == set(CEMConfig.model_fields)
+        settings = type(load_planner_config(name).solver)
+        assert set(written["solver"]) == set(settings.model_fields)
         assert set(written["controller"]) == set(ControllerConfig.model_fields)
 
 
@@ -67,7 +68,7 @@ def test_errors_are_one_line_with_file_key_and_mend(tmp_path: Path, text: str, w
 
 
 def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(ConfigError, match=r"nano, paper"):
+    with pytest.raises(ConfigError, match=r"cem, nano, proposal, proposal\+cem"):
         load_planner_config("papper")
 
 

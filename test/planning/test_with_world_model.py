@@ -109,7 +109,7 @@ def test_the_nano_preset_drives_within_the_contract_and_repeats_itself(model):
 def test_the_preset_of_the_paper_runs_too(model):
     config = PlannerConfig(
         solver=CEMConfig(candidates=300, rounds=2, elites=30),
-        controller=load_planner_config("paper").controller,
+        controller=load_planner_config("cem").controller,
     )
     controller = RecedingHorizonController.from_contract(model, load_contract("push_t"), config)
     controller.set_goal(pictures(1)[0])

@@ -1,0 +1,226 @@
+"""Solvers that begin with the learned proposal: by itself, and as the start of a search.
+
+The proposal is told how many blocks are left to the goal. Nobody knows that for a goal picture,
+so it is asked for every number at once, each answer is rolled out through the world model, and the
+one whose end is nearest to the goal is taken; a block more has to be worth its time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from lewm_core.errors import PlanningError
+from lewm_core.model.proposal import imagine
+from lewm_core.model.world_model import WorldModel
+from lewm_core.planning.cem import CEM, CEMConfig, stay_after
+from lewm_core.planning.objective import GoalDistance
+from lewm_core.planning.plan import Plan
+from lewm_core.planning.protocols import Objective
+
+
+class ProposalSolverConfig(BaseModel):
+    """Settings of the proposal by itself: no search.
+
+    Attributes:
+        horizon: Blocks that a plan has at most; every arrival after 1 .. horizon blocks is
+            imagined.
+        block_price: A plan that is one block longer must end nearer to the goal by this share.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["proposal"] = "proposal"
+    horizon: int = Field(5, ge=1, le=1000)
+    block_price: float = Field(0.1, ge=0, lt=1)
+
+
+class ProposalCEMConfig(BaseModel):
+    """Settings of a cross-entropy search that begins at the proposal's plan.
+
+    Standard deviations are in normalised action space: 1 is the spread of the training data.
+
+    Attributes:
+        horizon: As in `ProposalSolverConfig`.
+        block_price: As in `ProposalSolverConfig`.
+        candidates: Per round, the mean among them.
+        rounds: Of the search.
+        elites: Best candidates that make the next mean and standard deviation.
+        initial_std: Where the proposal's plan gets to the goal.
+        wide_std: Where it does not: the proposal is out of its depth, and the search widens.
+        doubt: The proposal is out of its depth if its plan ends farther from the goal than this
+            share of the distance now.
+        min_std: The search never narrows further than this.
+        noise_correlation: Of the noise of one control step with the next.
+        seed: Of the random numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["proposal+cem"] = "proposal+cem"
+    horizon: int = Field(5, ge=1, le=1000)
+    block_price: float = Field(0.1, ge=0, lt=1)
+    candidates: int = Field(64, ge=2)
+    rounds: int = Field(3, ge=1)
+    elites: int = Field(8, ge=2)
+    initial_std: float = Field(0.3, gt=0, allow_inf_nan=False)
+    wide_std: float = Field(1.0, gt=0, allow_inf_nan=False)
+    doubt: float = Field(0.5, gt=0, allow_inf_nan=False)
+    min_std: float = Field(0.05, ge=0, allow_inf_nan=False)
+    noise_correlation: float = Field(0.6, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> ProposalCEMConfig:
+        if self.elites > self.candidates:
+            raise ValueError(f"elites ({self.elites}) must not exceed candidates "
+                             f"({self.candidates})")
+        return self
+
+    def search(self) -> CEMConfig:
+        """The search's part of these settings."""
+        return CEMConfig(
+            candidates=self.candidates,
+            rounds=self.rounds,
+            elites=self.elites,
+            initial_std=self.initial_std,
+            min_std=self.min_std,
+            horizon=self.horizon,
+            noise_correlation=self.noise_correlation,
+            seed=self.seed,
+        )
+
+
+class ProposalSolver(CEM):
+    """Plans by the learned proposal, and searches on from there if its settings say so.
+
+    A plan ends where it arrives: it may have fewer blocks than asked for. With several rows side
+    by side it is as long as the longest; a row that arrives earlier goes on with what the
+    proposal does there.
+
+    Args:
+        model: A world model with a proposal.
+        config: With or without a search.
+        objective: What the search minimises; default the distance of the last state to the goal.
+        action_limits: See `CEM`.
+
+    Raises:
+        PlanningError: The model has no proposal, or the limits do not fit its actions.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: ProposalSolverConfig | ProposalCEMConfig,
+        objective: Objective | None = None,
+        action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        if getattr(model, "proposal", None) is None:
+            raise PlanningError(
+                f"planner {config.kind!r} needs a checkpoint with a learned proposal, this one "
+                "has none; use planner 'cem' or 'nano', or train with lewm-train's proposal "
+                "stage"
+            )
+        searches = isinstance(config, ProposalCEMConfig)
+        super().__init__(
+            model,
+            config.search() if searches else CEMConfig(horizon=config.horizon),
+            objective or GoalDistance(),
+            action_limits,
+        )
+        self.settings = config
+        self._searches = searches
+
+    def plan(
+        self,
+        history: Tensor,
+        goal: Tensor,
+        past_actions: Tensor | None = None,
+        *,
+        horizon: int | None = None,
+        initial_mean: Tensor | None = None,
+    ) -> Plan:
+        """Propose, choose the arrival, and search from there.
+
+        Args:
+            history: ``(B, T, D)`` embeddings, one block apart, oldest first, ``T <= history``.
+            goal: ``(B, D)``.
+            past_actions: ``(B, T - 1, F * A)`` normalised; None: 0.
+            horizon: Blocks at most; None: the settings'.
+            initial_mean: Not needed: the proposal is the start.
+
+        Raises:
+            PlanningError: See `CEM.plan`.
+        """
+        started = time.perf_counter()
+        horizon = self.config.horizon if horizon is None else horizon
+        past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
+        dropped = 0
+        with torch.inference_mode():
+            mean, arrival, certain = self._propose(history, goal, past_actions, horizon)
+            if self._searches:
+                std = torch.where(certain, self.config.initial_std, self.settings.wide_std)
+                std = std.to(mean)[:, None, None].expand_as(mean)
+                mean, dropped, fewest_finite = self._search(
+                    history, goal, past_actions, mean, std, arrival
+                )
+                self._raise_if_too_few(fewest_finite.cpu(), torch.zeros(()))
+            predicted = self.model.rollout(history, past_actions, mean[:, None])
+            cost = self.objective(stay_after(predicted, arrival), goal)[:, 0]
+            actions = self.model.denormalise_actions(mean).flatten(1, 2)
+        cost = cost.cpu().clone()
+        if not bool(torch.isfinite(cost).all()):
+            raise PlanningError("the cost of the proposed plan is not finite: the history, the "
+                                "goal or the model's predictions are not")
+        return Plan(
+            actions=actions.cpu().clone(),
+            blocks=mean.cpu().clone(),
+            cost=cost,
+            predicted=predicted[:, 0].cpu().clone(),
+            dropped=int(dropped),
+            duration_s=time.perf_counter() - started,
+        )
+
+    def _propose(
+        self, history: Tensor, goal: Tensor, past_actions: Tensor, horizon: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Imagine every arrival and choose.
+
+        Returns:
+            Blocks ``(B, longest arrival, F * A)``; arrivals ``(B,)`` in blocks; whether the
+            proposal is in its depth ``(B,)``.
+        """
+        rows = history.shape[0]
+
+        def every_arrival(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(horizon, dim=0)
+
+        arrivals = torch.arange(1, horizon + 1, device=history.device)
+        imagined = imagine(
+            self.model,
+            self.model.proposal,
+            every_arrival(history),
+            every_arrival(past_actions),
+            every_arrival(goal),
+            arrivals.repeat(rows),
+            horizon,
+            self._limits,
+        )
+        states = imagined.states.unflatten(0, (rows, horizon))
+        ends = states.diagonal(dim1=1, dim2=2).transpose(1, 2)
+        distance = (ends - goal[:, None]).square().sum(dim=-1)
+        price = (1.0 - self.settings.block_price) ** -arrivals.to(distance)
+        # A plan that is not finite must not be chosen, and not win by being so.
+        chosen = torch.nan_to_num(distance * price, nan=torch.inf).argmin(dim=1)
+        arrival = chosen + 1
+        row = torch.arange(rows, device=history.device)
+        blocks = imagined.blocks.unflatten(0, (rows, horizon))[row, chosen]
+        now = (history[:, -1] - goal).square().sum(dim=-1)
+        ceiling = getattr(self.settings, "doubt", torch.inf)
+        certain = distance[row, chosen] <= ceiling * now
+        return blocks[:, : int(arrival.max())], arrival, certain
