@@ -26,6 +26,8 @@ class EvaluationProtocol:
         budget_factor: Control steps allowed, as a multiple of the distance.
         controller: Settings of `ControllerConfig` that the protocol fixes.
         whole_plans: All blocks of a plan are executed before the next plan is made.
+        count_down: The horizon counts down to a moment of arrival, unless the solver chooses one
+            by itself. One that always ends as many blocks from now never arrives.
     """
 
     name: str
@@ -34,6 +36,7 @@ class EvaluationProtocol:
     budget_factor: float = 2.0
     controller: Mapping[str, Any] = field(default_factory=dict)
     whole_plans: bool = False
+    count_down: bool = False
 
     def budget_steps(self, distance: int) -> int:
         """Control steps allowed for a goal ``distance`` control steps away."""
@@ -48,6 +51,8 @@ class EvaluationProtocol:
         wanted = dict(self.controller)
         if self.whole_plans:
             wanted["execute_blocks"] = config.solver.horizon
+        if self.count_down and config.solver.kind == "cem":
+            wanted["shrink_horizon"] = True
         present = config.controller.model_dump()
         return {name: value for name, value in wanted.items() if present[name] != value}
 
@@ -71,17 +76,19 @@ PROTOCOLS = {
         ),
         EvaluationProtocol(
             name="mpc",
-            description="goals 25 control steps away, 50 allowed; replanned every block, the "
-            "horizon counts down to a moment of arrival",
+            description="goals 25 control steps away, 50 allowed; replanned every block, "
+            "towards a moment of arrival",
             distances=(25,),
-            controller={"execute_blocks": 1, "shrink_horizon": True},
+            controller={"execute_blocks": 1},
+            count_down=True,
         ),
         EvaluationProtocol(
             name="far",
             description="goals 50, 75 and 100 control steps away, twice that allowed; replanned "
-            "every block, the horizon counts down to a moment of arrival",
+            "every block, towards a moment of arrival",
             distances=(50, 75, 100),
-            controller={"execute_blocks": 1, "shrink_horizon": True},
+            controller={"execute_blocks": 1},
+            count_down=True,
         ),
     )
 }

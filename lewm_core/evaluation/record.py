@@ -159,6 +159,7 @@ def _configuration(request: EvaluationRequest, tables: Sequence[Table]) -> dict[
             "budget_factor": protocol.budget_factor,
             "controller": dict(protocol.controller),
             "whole_plans": protocol.whole_plans,
+            "count_down": protocol.count_down,
         },
         "planners": planners,
         "settings": list(request.settings),

@@ -21,6 +21,8 @@ class Plan:
         predicted: ``(B, horizon, D)`` embedding expected after each block.
         dropped: Candidates whose cost was not finite, over all rounds and rows.
         duration_s: Seconds the search took.
+        arrival: ``(B,)`` blocks after which each row is there, for solvers that choose; what the
+            blocks behind it hold is of no meaning. None: after ``horizon``.
     """
 
     actions: Tensor
@@ -29,6 +31,7 @@ class Plan:
     predicted: Tensor
     dropped: int
     duration_s: float
+    arrival: Tensor | None = None
 
     @property
     def horizon(self) -> int:
@@ -40,14 +43,20 @@ class Plan:
         return (self.predicted - goal.to(self.predicted)[:, None]).square().sum(dim=-1)
 
     def row(self, index: int) -> Plan:
-        """The plan of one row, with B = 1; `dropped` and `duration_s` remain those of all rows."""
+        """The plan of one row, with B = 1, as long as until it arrives.
+
+        `dropped` and `duration_s` remain those of all rows.
+        """
         rows = slice(index, index + 1)
+        horizon = self.horizon if self.arrival is None else int(self.arrival[index])
+        steps = self.actions.shape[1] // self.horizon * horizon
         return replace(
             self,
-            actions=self.actions[rows],
-            blocks=self.blocks[rows],
+            actions=self.actions[rows, :steps],
+            blocks=self.blocks[rows, :horizon],
             cost=self.cost[rows],
-            predicted=self.predicted[rows],
+            predicted=self.predicted[rows, :horizon],
+            arrival=None if self.arrival is None else self.arrival[rows],
         )
 
     def check(self, frame_skip: int, action_dim: int) -> None:

@@ -35,6 +35,18 @@ def test_mpc_replans_every_block_and_leaves_the_warm_start_to_the_preset():
     assert not load_protocol("mpc").apply(cold).controller.warm_start
 
 
+def test_a_solver_that_chooses_its_arrival_is_not_counted_down():
+    kinds = {
+        "cem": {"execute_blocks": 1, "shrink_horizon": True},
+        "proposal": {"execute_blocks": 1},
+    }
+    for kind, expected in kinds.items():
+        config = SimpleNamespace(
+            solver=SimpleNamespace(kind=kind, horizon=5), controller=ControllerConfig()
+        )
+        assert load_protocol("far").overrides(config) == expected
+
+
 def test_far_is_three_tables_with_budgets_in_proportion():
     far = load_protocol("far")
     assert [(d, far.budget_steps(d)) for d in far.distances] == [(50, 100), (75, 150), (100, 200)]

@@ -1,5 +1,7 @@
 """`replan` in three parts, for callers that search for many controllers at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -108,3 +110,16 @@ def test_a_plan_for_a_goal_that_was_changed_meanwhile_is_discarded():
     result = controller.accept(request, plan)
     assert result.plan is None and not result.failed
     assert held(controller, 0) == "no plan yet"
+
+
+def test_a_row_is_as_long_as_until_it_arrives():
+    controller = seen(make())
+    request = controller.prepare(0)
+    plans = controller.solver.plan(
+        request.history.expand(2, -1, -1), request.goal.expand(2, -1), horizon=request.horizon
+    )
+    plans = replace(plans, arrival=torch.tensor([1, 3]))
+    assert [plans.row(row).horizon for row in range(2)] == [1, 3]
+    result = controller.accept(request, plans.row(0))
+    assert result.plan.actions.shape == (1, 2, 2) and len(result.predicted_distances) == 1
+    assert not controller.wants_plan(STEP) and controller.wants_plan(2 * STEP)
