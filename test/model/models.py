@@ -10,6 +10,7 @@ from torch import nn
 from lewm_core.model import (
     ActionEncoderConfig,
     KeypointEncoderConfig,
+    MlpPredictorConfig,
     ModelConfig,
     PredictorConfig,
     ProjectorConfig,
@@ -50,6 +51,12 @@ def vit_config(**changes: Any) -> ModelConfig:
         "action_dim": 2,
     }
     return ModelConfig(**{**settings, **changes})
+
+
+def mlp_config(**changes: Any) -> ModelConfig:
+    """As `keypoint_config`, with the predictor that has no attention."""
+    predictor = MlpPredictorConfig(width=16, depth=2)
+    return keypoint_config(**{"predictor": predictor, **changes})
 
 
 def trained_looking(config: ModelConfig, seed: int = 0) -> WorldModel:

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from lewm_core.model import ModelConfig, WorldModel
-from test.model.models import keypoint_config, some_frames, trained_looking, vit_config
+from test.model.models import (
+    keypoint_config,
+    mlp_config,
+    some_frames,
+    trained_looking,
+    vit_config,
+)
 
-CONFIGS = {"keypoint": keypoint_config(), "vit": vit_config()}
+CONFIGS = {"keypoint": keypoint_config(), "mlp": mlp_config(), "vit": vit_config()}
 
 
 @pytest.fixture(params=CONFIGS, scope="module")
@@ -124,10 +130,26 @@ def test_every_layer_starts_as_the_identity():
         assert torch.equal(layer(tokens, modulation), tokens)
 
 
-def test_a_new_residual_model_predicts_that_nothing_changes():
-    model = WorldModel(keypoint_config()).eval()
+@pytest.mark.parametrize("config", [keypoint_config(), mlp_config()], ids=["attention", "mlp"])
+def test_a_new_residual_model_predicts_that_nothing_changes(config):
+    model = WorldModel(config).eval()
     z = some_states(model, 2, 3)
     assert torch.equal(model.predict(z, some_blocks(model, 2, 3)), z)
+
+
+def test_the_last_prediction_alone_is_that_of_all(model):
+    z, blocks = some_states(model, 2, 3), some_blocks(model, 2, 3)
+    with torch.no_grad():
+        modulations = model.modulations(blocks)
+        last = model.step(z, modulations, last_only=True)
+        torch.testing.assert_close(last, model.step(z, modulations)[:, -1:])
+
+
+def test_a_predictor_that_names_no_kind_is_the_published_one():
+    """Checkpoints from before there was a choice."""
+    settings = keypoint_config().model_dump()
+    del settings["predictor"]["kind"]
+    assert ModelConfig.model_validate(settings) == keypoint_config()
 
 
 def test_a_residual_model_of_equal_widths_can_still_learn_any_change():

@@ -1,0 +1,151 @@
+"""Solvers that begin with the learned proposal."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lewm_core.errors import PlanningError
+from lewm_core.model import MlpPredictorConfig, Proposal, ProposalConfig, WorldModel
+from lewm_core.model.proposal import imagine
+from lewm_core.planning import (
+    CEM,
+    CEMConfig,
+    ProposalCEMConfig,
+    ProposalSolver,
+    ProposalSolverConfig,
+    Solver,
+    make_solver,
+)
+from lewm_core.planning.cem import stay_after
+from test.model.models import keypoint_config, trained_looking
+
+LIMITS = ([-1.5, -1.5], [1.5, 1.5])
+
+
+@pytest.fixture
+def model() -> WorldModel:
+    model = trained_looking(keypoint_config(predictor=MlpPredictorConfig(width=16, depth=2)))
+    torch.manual_seed(1)
+    model.proposal = Proposal(8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
+    torch.nn.init.normal_(model.proposal.output.weight, std=0.3)
+    return model
+
+
+def scene(model: WorldModel, rows: int = 3) -> dict[str, torch.Tensor]:
+    """A history, and goals the model can get to: 3 blocks of some actions away."""
+    generator = torch.Generator().manual_seed(5)
+    history = torch.randn(rows, 3, 8, generator=generator)
+    past = torch.randn(rows, 2, 10, generator=generator)
+    actions = torch.randn(rows, 1, 3, 10, generator=generator).clamp(-1.4, 1.4)
+    with torch.no_grad():
+        goal = model.rollout(history, past, actions)[:, 0, -1]
+    return {"history": history, "goal": goal, "past_actions": past}
+
+
+def test_presets_kinds_become_their_solvers(model):
+    assert type(make_solver(model, CEMConfig())) is CEM
+    for config in (ProposalSolverConfig(), ProposalCEMConfig()):
+        solver = make_solver(model, config, LIMITS)
+        assert isinstance(solver, ProposalSolver)
+        assert isinstance(solver, Solver)
+        assert solver.horizon == 5
+
+
+def test_a_model_without_a_proposal_is_refused_by_name(model):
+    model.proposal = None
+    with pytest.raises(PlanningError, match="planner 'proposal' needs a checkpoint with a learned"):
+        make_solver(model, ProposalSolverConfig())
+
+
+def test_the_best_of_all_arrivals_is_planned(model):
+    task = scene(model, rows=1)
+    plan = make_solver(model, ProposalSolverConfig(block_price=0.0), LIMITS).plan(**task)
+    limits = (torch.full((10,), -1.5), torch.full((10,), 1.5))
+    ends = []
+    for arrival in range(1, 6):
+        with torch.no_grad():
+            imagined = imagine(
+                model, model.proposal, task["history"], task["past_actions"], task["goal"],
+                torch.tensor([arrival]), arrival, limits,
+            )
+        ends.append(float((imagined.states[:, -1] - task["goal"]).square().sum()))
+    assert float(plan.cost[0]) == pytest.approx(min(ends), rel=1e-4)
+    assert plan.horizon == ends.index(min(ends)) + 1
+    assert plan.blocks.abs().max() <= 1.5
+
+
+def test_a_block_more_has_to_be_worth_its_price(model):
+    task = scene(model, rows=8)
+    free = make_solver(model, ProposalSolverConfig(block_price=0.0), LIMITS)
+    dear = make_solver(model, ProposalSolverConfig(block_price=0.95), LIMITS)
+    rows = [
+        {key: value[row : row + 1] for key, value in task.items()} for row in range(8)
+    ]
+    cheap_lengths = [free.plan(**row).horizon for row in rows]
+    dear_lengths = [dear.plan(**row).horizon for row in rows]
+    assert sum(dear_lengths) < sum(cheap_lengths)
+
+
+def test_rows_side_by_side_are_planned_as_alone(model):
+    task = scene(model, rows=5)
+    solver = make_solver(model, ProposalSolverConfig(), LIMITS)
+    together = solver.plan(**task)
+    for row in range(5):
+        alone = solver.plan(**{key: value[row : row + 1] for key, value in task.items()})
+        torch.testing.assert_close(together.blocks[row, : alone.horizon], alone.blocks[0])
+        torch.testing.assert_close(together.cost[row], alone.cost[0])
+
+
+def test_the_search_betters_the_proposal(model):
+    task = scene(model, rows=4)
+    proposed = make_solver(model, ProposalSolverConfig(), LIMITS).plan(**task)
+    searched = make_solver(
+        model, ProposalCEMConfig(candidates=64, rounds=6, elites=8), LIMITS
+    ).plan(**task)
+    assert (searched.cost < proposed.cost).all()
+    assert searched.blocks.abs().max() <= 1.5
+    assert searched.actions.shape == (4, searched.horizon * 5, 2)
+
+
+def test_the_same_seed_repeats_and_another_does_not(model):
+    task = scene(model)
+    solver = make_solver(model, ProposalCEMConfig(), LIMITS)
+    first = solver.plan(**task)
+    solver.reset()
+    assert torch.equal(first.blocks, solver.plan(**task).blocks)
+    other = make_solver(model, ProposalCEMConfig(seed=1), LIMITS).plan(**task)
+    assert not torch.equal(first.blocks, other.blocks)
+
+
+def test_the_search_widens_where_the_proposal_is_out_of_its_depth(model):
+    """A proposal that knows nothing stays where it is; the wide search gets to the goal."""
+    torch.nn.init.zeros_(model.proposal.output.weight)
+    task = scene(model, rows=6)
+    settings = {"candidates": 128, "rounds": 6, "elites": 12, "initial_std": 0.02}
+    widened = make_solver(model, ProposalCEMConfig(**settings, doubt=1e-4), LIMITS).plan(**task)
+    trusted = make_solver(model, ProposalCEMConfig(**settings, doubt=1e9), LIMITS).plan(**task)
+    assert (widened.cost <= trusted.cost).all()
+    assert widened.cost.sum() < 0.5 * trusted.cost.sum()
+
+
+def test_states_after_the_arrival_do_not_count():
+    predicted = torch.arange(2 * 1 * 4 * 1.0).reshape(2, 1, 4, 1)
+    stayed = stay_after(predicted, torch.tensor([2, 4]))
+    assert stayed[:, 0, :, 0].tolist() == [[0, 1, 1, 1], [4, 5, 6, 7]]
+
+
+def test_what_is_not_finite_is_an_error_not_a_plan(model):
+    task = scene(model)
+    task["goal"][1] = torch.nan
+    for config in (ProposalSolverConfig(), ProposalCEMConfig()):
+        with pytest.raises(PlanningError, match="finite"):
+            make_solver(model, config, LIMITS).plan(**task)
+
+
+def test_a_goal_that_is_reached_asks_for_little(model):
+    """At the goal, one block is enough: longer ways cost."""
+    task = scene(model, rows=1)
+    task["goal"] = task["history"][:, -1]
+    plan = make_solver(model, ProposalCEMConfig(), LIMITS).plan(**task)
+    assert float(plan.cost[0]) < float(task["goal"].square().sum())
