@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
-
-import mujoco
-import numpy
-import torch
 
 import lewm_core
 from lewm_core.evaluation.closed_loop import GoalResult
@@ -62,9 +59,7 @@ def make_record(request: EvaluationRequest, tables: Sequence[Table]) -> dict[str
         "machine": describe_machine(),
         "versions": {
             "lewm_core": lewm_core.__version__,
-            "torch": torch.__version__,
-            "mujoco": mujoco.__version__,
-            "numpy": numpy.__version__,
+            **{package: version(package) for package in ("torch", "mujoco", "numpy")},
             "python": sys.version.split()[0],
         },
         "tables": rows,
