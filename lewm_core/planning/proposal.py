@@ -184,6 +184,7 @@ class ProposalSolver(CEM):
             predicted=predicted[:, 0].cpu().clone(),
             dropped=int(dropped),
             duration_s=time.perf_counter() - started,
+            arrival=arrival.cpu().clone(),
         )
 
     def _propose(
