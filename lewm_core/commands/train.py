@@ -73,7 +73,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from lewm_core.training.data import find_contract, open_data, resolve
     from lewm_core.training.distributed import process_group, wait_for_all
     from lewm_core.training.loop import Trainer
-    from lewm_core.training.machine import choose_device, choose_precision, usable_cores
+    from lewm_core.training.machine import (
+        choose_device,
+        choose_precision,
+        keep_freed_memory,
+        usable_cores,
+    )
     from lewm_core.training.run import episodes_digest, open_run
     from lewm_core.training.stages import run_stages
 
@@ -99,6 +104,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             device=str(device) if processes.count == 1 else device.type,
         )
         torch.set_num_threads(config.threads or 1)
+        keep_freed_memory()
         say(config.to_yaml().rstrip())
         say(
             f"# {len(data.trained)} episodes to train on, {len(data.held_out)} held out, "

@@ -62,6 +62,9 @@ class WorldModel(nn.Module):
         # For pictures in 0..255: (x / 255 - mean) / std = x * gain + offset.
         self.register_buffer("_gain", (1 / (255 * std)).view(3, 1, 1), persistent=False)
         self.register_buffer("_offset", (-mean / std).view(3, 1, 1), persistent=False)
+        for name in ("gain", "offset"):
+            row = getattr(self, f"_{name}").flatten().repeat(config.image_size)
+            self.register_buffer(f"_row_{name}", row, persistent=False)
 
     @property
     def history(self) -> int:
@@ -149,13 +152,19 @@ class WorldModel(nn.Module):
         self._expect("frames", frames, (None, None, 3, size, size))
         if frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.dtype}, expected torch.uint8 in 0..255")
-        pictures = frames.flatten(0, 1)
-        if pictures.device.type == "cpu":
-            # Convolutions on a CPU are twice as fast with the channels last; turned around while
-            # the pictures are still bytes.
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-        features = self.encoder(torch.addcmul(self._offset, pictures, self._gain))
+        features = self.encoder(self._normalise_pictures(frames.flatten(0, 1)))
         return self.projector(features).float().unflatten(0, frames.shape[:2])
+
+    def _normalise_pictures(self, pictures: Tensor) -> Tensor:
+        """Turn pictures (N, 3, H, W) of bytes into normalised floats of the same shape."""
+        if pictures.device.type != "cpu":
+            return torch.addcmul(self._offset, pictures, self._gain)
+        # Convolutions on a CPU are twice as fast with the channels last; turned around while the
+        # pictures are still bytes. Three channels are too few to compute with at once, so a whole
+        # row of pixels is: more than twice as fast.
+        rows = pictures.permute(0, 2, 3, 1).flatten(2).float()
+        rows.mul_(self._row_gain).add_(self._row_offset)
+        return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict the state after each state (B, T, D), under normalised blocks (B, T, F*A).
