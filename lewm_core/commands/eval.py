@@ -83,7 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "(default: pursue every goal until the budget is over)",
     )
     parser.add_argument(
-        "--batch", type=int, default=50, metavar="B", help="episodes at once (default %(default)s)"
+        "--batch",
+        type=int,
+        metavar="B",
+        help="episodes that advance together (default: 10 on a CPU, 100 on a GPU)",
     )
     parser.add_argument(
         "--timed-plans",
@@ -114,17 +117,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lewm_core.evaluation.evaluate import evaluate, load_candidates
+    from lewm_core.evaluation.lock_step import DEFAULT_BATCH, DEFAULT_BATCH_GPU
     from lewm_core.evaluation.record import make_record
     from lewm_core.scenes import make_scene
     from lewm_core.training.machine import choose_device
 
+    device = choose_device(arguments.device)
+    if arguments.batch is None:
+        arguments.batch = DEFAULT_BATCH if device.type == "cpu" else DEFAULT_BATCH_GPU
     request = _request(arguments)
     request.check()
     if arguments.threads < 0:
         raise UserError(f"--threads is {arguments.threads}, must not be negative")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    candidates = load_candidates(arguments.checkpoint, choose_device(arguments.device))
+    candidates = load_candidates(arguments.checkpoint, device)
     request = _with_scene(request, candidates)
     scene = make_scene(request.scene)
     try:

@@ -33,8 +33,9 @@ from lewm_core.scenes.success import PushTOutcome, push_t_outcome
 
 logger = logging.getLogger(__name__)
 
-#: Episodes that advance together unless told otherwise: bounds the memory of a search.
-DEFAULT_BATCH = 50
+#: Episodes that advance together unless told otherwise; it bounds the memory of a search. On a CPU
+#: more are slower: the candidates of ten searches still fit into its caches (docs/evaluation.md).
+DEFAULT_BATCH, DEFAULT_BATCH_GPU = 10, 100
 
 
 @dataclass(frozen=True, eq=False)
