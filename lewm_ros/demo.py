@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.errors import UserError
 from lewm_core.evaluation import closed_loop
 from lewm_core.evaluation.goals import StartGoal
 from lewm_core.paths import checkpoint_path
-from lewm_core.planning import load_planner_config
+from lewm_core.planning import load_planner_config, planner_for
 from lewm_core.scenes import make_scene
 from lewm_core.scenes.success import push_t_outcome
 from lewm_ros.missing import require_ros
@@ -46,7 +47,11 @@ def demo_parser() -> argparse.ArgumentParser:
         "python -m lewm_ros.demo --out runs/demo --goals 10",
     )
     parser.add_argument("--checkpoint", default="push_t-nano", help="folder or shipped name")
-    parser.add_argument("--planner", default="nano", help="preset or file (default %(default)s)")
+    parser.add_argument(
+        "--planner",
+        default="auto",
+        help="preset or file (default: proposal+cem if the checkpoint has a proposal, else nano)",
+    )
     parser.add_argument("--goals", type=int, default=10, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=GOAL_SEED, help="of the goals")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default %(default)s")
@@ -71,7 +76,9 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"--goals {arguments.goals}: at least 1 is needed")
     checkpoint = checkpoint_path(arguments.checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    load_planner_config(arguments.planner)  # a wrong name is told before anything starts
+    # A wrong name is told before anything starts.
+    planner = str(planner_for(lewm_core.load(checkpoint), arguments.planner))
+    load_planner_config(planner)
     scene = make_scene("push_t")
     try:
         print(f"drawing {arguments.goals} goals, {DISTANCE_STEPS} control steps away", flush=True)
@@ -104,7 +111,7 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
 
     settings = {
         "checkpoint": arguments.checkpoint,
-        "planner_preset": str(arguments.planner),
+        "planner_preset": planner,
         "lock_step": arguments.lock_step,
         "seed": arguments.seed,
         "distance_steps": DISTANCE_STEPS,

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from lewm_core.data.images import prepare_picture
 from lewm_core.errors import CheckpointError, ConfigError
 from lewm_core.evaluation.policies import PlannerPolicy
-from lewm_core.planning import PlannerConfig, RecedingHorizonController, load_planner_config
+from lewm_core.planning import (
+    PlannerConfig,
+    RecedingHorizonController,
+    load_planner_config,
+    planner_for,
+)
 from lewm_core.validation import validate
 
 if TYPE_CHECKING:
@@ -63,11 +68,6 @@ class PlannerSetup:
         return prepare_picture(picture, self.contract.camera.crop, self.model.config.image_size)
 
 
-def default_planner(model: WorldModel) -> str:
-    """Name of the preset for a checkpoint that comes without one: the best it can do."""
-    return "cem" if getattr(model, "proposal", None) is None else "proposal+cem"
-
-
 def make_setup(
     model: WorldModel,
     contract: Contract,
@@ -82,7 +82,7 @@ def make_setup(
     Args:
         model: In eval mode.
         contract: The checkpoint's.
-        planner: A preset's name or file; None: `default_planner`.
+        planner: A preset's name or file; None: what suits the model (`planner_for`).
         protocol: Fixes some settings of the controller.
         settings: ``key=value`` with dotted keys and YAML values, put in place of the preset's;
             the protocol's come after them.
@@ -94,7 +94,7 @@ def make_setup(
         ConfigError: Unknown preset or key.
         CheckpointError: A tolerance is wanted and the checkpoint has no ``one_block_distance``.
     """
-    name = default_planner(model) if planner is None else str(planner)
+    name = str(planner_for(model, planner or "auto"))
     config = change_settings(load_planner_config(name), settings)
     tolerance = None
     if goal_tolerance_factor is not None:

@@ -13,7 +13,7 @@ from lewm_core.planning.proposal import (
     ProposalSolverConfig,
 )
 from lewm_core.planning.protocols import Clock, Dynamics, EncodingDynamics, Objective, Solver
-from lewm_core.planning.solvers import make_solver
+from lewm_core.planning.solvers import make_solver, planner_for
 from lewm_core.planning.state import Command, PlanRequest, PlanResult
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "Solver",
     "load_planner_config",
     "make_solver",
+    "planner_for",
 ]

@@ -1,8 +1,9 @@
-"""From a preset's solver settings to the solver."""
+"""From a preset's solver settings to the solver, and which preset suits a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from lewm_core.planning.cem import CEM, CEMConfig
 from lewm_core.planning.config import SolverConfig
@@ -29,3 +30,20 @@ def make_solver(
     if isinstance(config, CEMConfig):
         return CEM(model, config, action_limits=action_limits)
     return ProposalSolver(model, config, action_limits=action_limits)
+
+
+#: Name that stands for the preset that suits the checkpoint.
+AUTO = "auto"
+
+
+def planner_for(model: Dynamics, name: str | Path = AUTO) -> str | Path:
+    """Return the preset to plan with.
+
+    Args:
+        model: To plan with.
+        name: A preset's name or file, returned as it is; ``auto``: ``proposal+cem`` for a model
+            with a learned proposal, else ``nano``, a search that a CPU can do in real time.
+    """
+    if str(name) != AUTO:
+        return name
+    return "nano" if getattr(model, "proposal", None) is None else "proposal+cem"

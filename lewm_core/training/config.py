@@ -20,6 +20,8 @@ from lewm_core.validation import read_yaml_mapping, validate
 
 #: Settings that may change when a run is continued: none of them moves a weight.
 FREE_ON_RESUME = ("threads", "device", "log_every", "checkpoint_every", "evaluate_every", "name")
+#: The same for groups of settings: monitors, and stages that begin after the model's training.
+FREE_GROUPS_ON_RESUME = ("monitor", "refinement", "proposal")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -276,15 +278,15 @@ def config_differences(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Return the settings that keep ``after`` from continuing a run of ``before``.
 
     Returns:
-        Lines such as ``"loss.weight: 0.5 in the run, 0.3 now"``, without `FREE_ON_RESUME` and the
-        monitors' settings.
+        Lines such as ``"loss.weight: 0.5 in the run, 0.3 now"``, without `FREE_ON_RESUME` and
+        `FREE_GROUPS_ON_RESUME`: a run that ended may be given a proposal later.
     """
     old, new = _flat(before.to_dict()), _flat(after.to_dict())
     return [
         f"{key}: {old.get(key)!r} in the run, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
         if key not in FREE_ON_RESUME
-        and not key.startswith("monitor.")
+        and key.split(".")[0] not in FREE_GROUPS_ON_RESUME
         and old.get(key) != new.get(key)
     ]
 

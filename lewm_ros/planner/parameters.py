@@ -45,7 +45,11 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "Activate although lewm-check found that the checkpoint cannot plan. The robot will move, "
         "and not towards the goal.", _LIVE,
     ),
-    _Declaration("planner", "nano", "Planner preset: a YAML file, or a name in config/planner."),
+    _Declaration(
+        "planner", "auto",
+        "Planner preset: a YAML file, or a name in config/planner; auto: proposal+cem for a "
+        "checkpoint with a learned proposal, else nano.",
+    ),
     _Declaration("device", "auto", "Where the model runs: cpu, cuda, cuda:1, or auto."),
     _Declaration(
         "threads", 0, "Threads of the model on a CPU; 0: all cores but one, at least one.",

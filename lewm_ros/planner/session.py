@@ -18,7 +18,12 @@ from lewm_core.data.contract import Contract, contract_differences, load_contrac
 from lewm_core.errors import CheckpointError, ConfigError, ContractError
 from lewm_core.model.verdict import Verdict, read_verdict
 from lewm_core.model.world_model import WorldModel
-from lewm_core.planning import PlannerConfig, RecedingHorizonController, load_planner_config
+from lewm_core.planning import (
+    PlannerConfig,
+    RecedingHorizonController,
+    load_planner_config,
+    planner_for,
+)
 from lewm_ros.planner.parameters import PlannerParameters
 from lewm_ros.safety import CommandGuard
 
@@ -116,12 +121,13 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
             "parameter checkpoint is empty: give the folder of a checkpoint, "
             "-p checkpoint:=FOLDER"
         )
-    config = load_planner_config(parameters.planner)
-    if parameters.seed >= 0:
+    model = lewm_core.load(parameters.checkpoint)
+    planner = planner_for(model, parameters.planner)
+    config = load_planner_config(planner)
+    if parameters.seed >= 0 and "seed" in type(config.solver).model_fields:
         solver = config.solver.model_copy(update={"seed": parameters.seed})
         config = config.model_copy(update={"solver": solver})
     given = load_contract(parameters.contract) if parameters.contract else None
-    model = lewm_core.load(parameters.checkpoint)
     contract = _agreed_contract(model, given, parameters, log)
     device = _device(parameters.device)
     threads = parameters.threads or max(1, (os.cpu_count() or 2) - 1)
@@ -140,7 +146,7 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     if session.verdict is None:
         log(f"warning: nobody has checked whether {parameters.checkpoint} can plan; run "
             f"lewm-check {parameters.checkpoint} --data BAGS")
-    log(f"planner {parameters.planner}: {config.model_dump()}")
+    log(f"planner {planner}: {config.model_dump()}")
     if session.default_tolerance(parameters) is None:
         log("the checkpoint has no latent.one_block_distance and goal_tolerance is 0: a goal "
             "without a tolerance of its own is pursued until it is replaced")

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from lewm_core.errors import ConfigError, UserError
-from lewm_core.evaluation.planner_setup import change_settings, default_planner, make_setup
+from lewm_core.evaluation.planner_setup import change_settings, make_setup
 from lewm_core.evaluation.protocols import known_protocols, load_protocol
-from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig
+from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig, planner_for
 from test.evaluation.models import tiny_model
 
 PRESET = PlannerConfig(
@@ -87,5 +87,5 @@ def test_the_protocols_word_is_the_last():
 
 
 def test_a_checkpoint_with_a_proposal_plans_with_it():
-    assert default_planner(tiny_model()) == "cem"
-    assert default_planner(SimpleNamespace(proposal=object())) == "proposal+cem"
+    assert planner_for(tiny_model()) == "nano"
+    assert planner_for(SimpleNamespace(proposal=object())) == "proposal+cem"

@@ -184,6 +184,20 @@ def test_the_command_runs_all_stages_and_a_resumed_run_ends_alike(spots, tmp_pat
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+def test_a_run_that_ended_may_be_given_a_proposal_later(spots, tmp_path):
+    settings = write_settings(tmp_path / "spots.yaml", steps=20)
+    arguments = ["--data", str(spots), "--config", str(settings), "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    before = lewm_core.load(tmp_path / "run" / "checkpoint")
+    assert before.proposal is None
+    network = "proposal={network: {width: 16}, steps: 20, warmup_steps: 5, batch_size: 32}"
+    assert main([*arguments, "--resume", network]) == 0
+    after = lewm_core.load(tmp_path / "run" / "checkpoint")
+    assert after.proposal.config.width == 16
+    for name, value in before.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+
+
 def test_minutes_are_shared_among_the_stages(tmp_path):
     config = spot_config(tmp_path, "minutes=10", "refinement={time_share: 0.2}",
                          "proposal={time_share: 0.3}")
