@@ -122,6 +122,8 @@ class ProposalTrainingConfig(_Config):
         warmup_steps: In which the rate rises from 0.
         gradient_clip: Largest norm of the gradient.
         imagination_weight: Of the imagination term beside imitation; 0 leaves it out.
+        imagination_floor: Mean squared distance per dimension below which an end counts as at the
+            goal; about the error of a prediction.
         imagination_horizon: Blocks that goals of the imagination term lie ahead, at most.
         imagination_batch_size: States per step of the imagination term.
         imagination_from: Part of the stage after which the term sets in: before it, the proposal
@@ -136,7 +138,8 @@ class ProposalTrainingConfig(_Config):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     gradient_clip: Positive = 1.0
-    imagination_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    imagination_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
+    imagination_floor: Positive = 0.02
     imagination_horizon: Annotated[int, Field(ge=1, le=64)] = 5
     imagination_batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 256
     imagination_from: Annotated[float, Field(ge=0, le=1)] = 0.3

@@ -22,6 +22,7 @@ def train_without_sigreg(data: Path, folder: Path) -> Path:
     settings = [
         "loss.weight=0", "steps=10", "batch_size=16", "threads=1", "held_out_fraction=0.3",
         "monitor.frames=64", "monitor.final_frames=64", "monitor.clips=4",
+        "refinement=null", "proposal=null",
     ]
     arguments = ["--data", str(data), "--config", "nano", "--out", str(folder), *settings]
     assert train.main(arguments) == 0

@@ -96,7 +96,10 @@ def test_a_checkpoint_without_a_proposal_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("proposal", "words"),
     [
-        ({"width": 16, "depth": 2, "longst": 6}, "proposal: unknown key 'longst'; did you mean 'longest'?"),
+        (
+            {"width": 16, "depth": 2, "longst": 6},
+            "proposal: unknown key 'longst'; did you mean 'longest'?",
+        ),
         ({"width": 32, "depth": 2, "longest": 6}, "proposal.input"),
         (3, "proposal must be an object"),
     ],

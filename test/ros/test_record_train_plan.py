@@ -42,6 +42,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         ROOT / "scripts/record_train_plan.sh", out, "steps=40", "batch_size=16", "threads=1",
         "optimiser.warmup_steps=4", "checkpoint_every=20", "evaluate_every=40",
         "held_out_fraction=0.3",
+        "refinement.steps=10", "refinement.warmup_steps=2",
+        "proposal.steps=10", "proposal.warmup_steps=2", "proposal.batch_size=64",
     ]
     # A session of its own, so that a time-out ends the nodes as well.
     script = subprocess.Popen(

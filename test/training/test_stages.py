@@ -37,7 +37,8 @@ def trained(spots: Path, tmp_path_factory) -> Path:
     """A run of the first stage alone; its folder."""
     folder = tmp_path_factory.mktemp("trained")
     settings = write_settings(folder / "spots.yaml", steps=150)
-    assert main(["--data", str(spots), "--config", str(settings), "--out", str(folder / "run")]) == 0
+    arguments = ["--data", str(spots), "--config", str(settings), "--out", str(folder / "run")]
+    assert main(arguments) == 0
     return folder / "run"
 
 
@@ -57,7 +58,8 @@ def test_embeddings_lie_where_their_ticks_say(model, data):
     picture = torch.from_numpy(np.array(data.cache.frames[data.cache.frame_index[tick]]))
     with torch.no_grad():
         expected = model.encode(picture[None, None])[0, 0]
-        block = model.normalise_actions(torch.from_numpy(data.cache.actions[tick : tick + 1].copy()))
+        action = np.array(data.cache.actions[tick : tick + 1])
+        block = model.normalise_actions(torch.from_numpy(action))
     ticks = torch.tensor([tick])
     here = torch.zeros(1, 1, dtype=torch.int64)
     torch.testing.assert_close(episodes.states(ticks, here)[0, 0], expected, rtol=1e-4, atol=1e-5)
@@ -155,13 +157,13 @@ def test_imagination_brings_the_end_nearer_than_imitation_alone(model, data):
     held_out = embed_episodes(model, data.cache, data.held_out, CPU)
     limits = block_limits(model, data)
     ends = {}
-    for weight in (0.0, 1.0):
+    for weight in (0.0, 0.3):
         config = ProposalTrainingConfig(**PROPOSAL, imagination_weight=weight)
         proposal = train_proposal(model, episodes, config, seed=0, limits=limits)
         ends[weight] = score_proposal(
             model, proposal, held_out, limits, horizon=3, number=128
         ).end_distance[-1]
-    assert ends[1.0] < ends[0.0]
+    assert ends[0.3] < ends[0.0]
 
 
 def test_the_command_runs_all_stages_and_a_resumed_run_ends_alike(spots, tmp_path, capsys):
