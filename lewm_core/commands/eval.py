@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--planner",
         metavar="NAME|FILE",
-        help="preset (default: proposal+cem where the checkpoint has a proposal, else cem)",
+        help="preset (default: proposal+cem where the checkpoint has a proposal, else nano)",
     )
     parser.add_argument(
         "--set",

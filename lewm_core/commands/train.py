@@ -223,7 +223,7 @@ def _report(
         score = stages.score
         print(
             f"proposal on held-out episodes: imitation error {score.imitation_error:.3f}; distance "
-            "to goals 1 ... 5 blocks away before and after its plan: "
+            f"to goals 1 ... {len(score.end_distance)} blocks away before and after its plan: "
             + " ".join(
                 f"{before:.1f}/{after:.1f}"
                 for before, after in zip(score.start_distance, score.end_distance, strict=True)

@@ -139,13 +139,15 @@ def score_proposal(
         proposal: For it.
         episodes: Held out.
         limits: Lower and upper (F*A,) of a normalised block.
-        horizon: Goals 1 .. horizon blocks away are tried.
+        horizon: Goals 1 .. horizon blocks away are tried; fewer where episodes are short.
         number: States to begin from, for each.
 
     Raises:
-        BagError: No episode is long enough.
+        BagError: No episode is long enough for a goal one block away.
     """
-    goals = _Goals(episodes, model.history - 1, horizon, seed=0)
+    behind = model.history - 1
+    horizon = min(horizon, int(episodes.ahead[episodes.ticks(behind, 1)].max()))
+    goals = _Goals(episodes, behind, horizon, seed=0)
     starts, ends = [], []
     with torch.inference_mode():
         error = float(_imitation_error(proposal, goals, 4 * number))

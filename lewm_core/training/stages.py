@@ -7,6 +7,7 @@ weights at the end of the first stage). A run that is killed in one of them and 
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lewm_core.errors import BagError
 from lewm_core.model.checkpoint import save_checkpoint
 from lewm_core.model.world_model import WorldModel
 from lewm_core.training.card import model_card
@@ -25,6 +27,8 @@ from lewm_core.training.progress import StageProgress
 from lewm_core.training.proposal import ProposalScore, score_proposal, train_proposal
 from lewm_core.training.refinement import refine_predictor
 from lewm_core.training.run import RunFolder
+
+_log = logging.getLogger(__name__)
 
 #: Apart from the seeds of the first stage, which are (seed, step).
 _REFINEMENT_SEED, _PROPOSAL_SEED = 1_000_003, 2_000_003
@@ -120,8 +124,13 @@ def run_stages(
             )
         result.steps["proposal"] = report.steps
         result.minutes["proposal"] = (time.monotonic() - begun) / 60
+        _save(model, data, folder, metadata, result, command)
         held_out = embed_episodes(model, data.cache, data.held_out, device)
-        result.score = score_proposal(model, model.proposal, held_out, limits)
+        try:
+            result.score = score_proposal(model, model.proposal, held_out, limits)
+        except BagError as error:
+            # What was trained is kept; only its score is not known.
+            _log.warning("the proposal is not scored on held-out episodes: %s", error)
         _save(model, data, folder, metadata, result, command)
     return result
 

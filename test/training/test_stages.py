@@ -224,3 +224,21 @@ def test_wrong_settings_are_named(tmp_path, override, words):
 def test_shares_that_leave_nothing_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="must add up to less than 1"):
         spot_config(tmp_path, "refinement={time_share: 0.5}", "proposal={time_share: 0.5}")
+
+
+@pytest.mark.parametrize("preset", ["nano", "small", "paper"])
+def test_every_preset_trains_a_few_steps_through_all_its_stages(spots, tmp_path, preset):
+    """What a machine with a GPU is meant for runs here too, if nobody waits for it."""
+    short = ["refinement={steps: 3, warmup_steps: 1, batch_size: 8, rollout_steps: 1}"]
+    if preset != "nano":
+        short = []
+    out = tmp_path / "run"
+    assert main([
+        "--data", str(spots), "--config", preset, "--out", str(out), "steps=2", "batch_size=2",
+        "monitor.frames=64", "monitor.final_frames=64", "monitor.clips=4", "threads=1",
+        "clip_length=4", "loss.rollout_steps=1", "proposal.steps=3", "proposal.warmup_steps=1",
+        "proposal.batch_size=8", "proposal.imagination_batch_size=4", *short,
+    ]) == 0
+    model = lewm_core.load(out / "checkpoint")
+    assert model.proposal is not None
+    assert model.metadata["stages"]["steps_proposal"] == 3
