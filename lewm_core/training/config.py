@@ -121,6 +121,8 @@ class ProposalTrainingConfig(_Config):
         weight_decay: Decoupled.
         warmup_steps: In which the rate rises from 0.
         gradient_clip: Largest norm of the gradient.
+        near_share: Part of the imitated goals that lie no farther ahead than those of the
+            imagination term; the others are uniform up to ``network.longest``.
         imagination_weight: Of the imagination term beside imitation; 0 leaves it out.
         imagination_floor: Mean squared distance per dimension below which an end counts as at the
             goal; about the error of a prediction.
@@ -138,6 +140,7 @@ class ProposalTrainingConfig(_Config):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-3
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     gradient_clip: Positive = 1.0
+    near_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     imagination_weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     imagination_floor: Positive = 0.02
     imagination_horizon: Annotated[int, Field(ge=1, le=64)] = 5

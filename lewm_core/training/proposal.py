@@ -89,7 +89,9 @@ def train_proposal(
     optimiser = torch.optim.AdamW(
         proposal.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    imitated = _Goals(episodes, 0, config.network.longest, seed)
+    imitated = _Goals(
+        episodes, 0, config.network.longest, seed, config.imagination_horizon, config.near_share
+    )
     imagined = _Goals(episodes, model.history - 1, config.imagination_horizon, seed + 1)
     required = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)  # gradients pass through the model, none is kept in it
@@ -165,8 +167,17 @@ def score_proposal(
 class _Goals:
     """Draws states of the episodes with goals that lie some blocks ahead of them."""
 
-    def __init__(self, episodes: EmbeddedEpisodes, behind: int, longest: int, seed: int) -> None:
+    def __init__(
+        self,
+        episodes: EmbeddedEpisodes,
+        behind: int,
+        longest: int,
+        seed: int,
+        near: int = 1,
+        near_share: float = 0.0,
+    ) -> None:
         self.episodes, self.longest = episodes, longest
+        self._near, self._near_share = near, near_share
         self._behind = behind
         self._ticks = episodes.ticks(behind, 1)
         self._device = episodes.z.device
@@ -175,8 +186,8 @@ class _Goals:
     def draw(self, number: int, blocks: int | None = None) -> tuple[Tensor, Tensor]:
         """Return ticks and blocks to go, ``(number,)`` each.
 
-        Blocks to go are uniform up to `longest`, and no more than the episode has left, unless
-        ``blocks`` says how many.
+        Blocks to go are uniform up to `longest`, for a part of the draws up to ``near``, and no
+        more than the episode has left, unless ``blocks`` says how many.
         """
         ticks = self._ticks
         if blocks is not None:
@@ -184,8 +195,10 @@ class _Goals:
         ticks = ticks[self._integers(number, len(ticks))]
         if blocks is not None:
             return ticks, torch.full_like(ticks, blocks)
-        most = self.episodes.ahead[ticks].clamp(max=self.longest)
-        share = torch.rand(number, generator=self._generator, device=self._device)
+        is_near = self._uniform(number) < self._near_share
+        longest = torch.where(is_near, min(self._near, self.longest), self.longest)
+        most = torch.minimum(self.episodes.ahead[ticks], longest)
+        share = self._uniform(number)
         return ticks, 1 + (share * most).long().clamp(max=most - 1)
 
     def history(self, ticks: Tensor) -> Tensor:
@@ -206,6 +219,9 @@ class _Goals:
         """``(n, D)`` one block before; the state itself where an episode begins."""
         back = -(self.episodes.behind[ticks] > 0).long()
         return self.after(ticks, back)
+
+    def _uniform(self, number: int) -> Tensor:
+        return torch.rand(number, generator=self._generator, device=self._device)
 
     def _integers(self, number: int, below: int) -> Tensor:
         return torch.randint(below, (number,), generator=self._generator, device=self._device)

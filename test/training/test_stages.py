@@ -15,7 +15,7 @@ from lewm_core.errors import BagError, ConfigError
 from lewm_core.model import WorldModel
 from lewm_core.training.config import ProposalTrainingConfig, RefinementConfig
 from lewm_core.training.embeddings import embed_episodes
-from lewm_core.training.proposal import score_proposal, train_proposal
+from lewm_core.training.proposal import _Goals, score_proposal, train_proposal
 from lewm_core.training.refinement import refine_predictor, window_error
 from lewm_core.training.stages import block_limits
 from test.training.spots import TICKS, open_spots, spot_config, write_settings
@@ -150,6 +150,17 @@ def test_a_proposal_gets_nearer_to_goals_it_has_not_seen(model, data):
     again = train_proposal(model, episodes, config, seed=0, limits=limits)
     assert all(torch.equal(a, b) for a, b in zip(
         proposal.parameters(), again.parameters(), strict=True))
+
+
+def test_goals_are_drawn_near_as_often_as_asked(model, data):
+    episodes = embed_episodes(model, data.cache, data.trained, CPU)
+    shares = {}
+    for near_share in (0.0, 0.6, 1.0):
+        ticks, to_go = _Goals(episodes, 0, 12, 0, near=3, near_share=near_share).draw(4000)
+        assert (to_go >= 1).all() and (to_go <= episodes.ahead[ticks]).all()
+        shares[near_share] = float((to_go <= 3).float().mean())
+    assert shares[1.0] == 1.0
+    assert shares[0.6] == pytest.approx(0.6 + 0.4 * shares[0.0], abs=0.04)
 
 
 def test_imagination_brings_the_end_nearer_than_imitation_alone(model, data):
