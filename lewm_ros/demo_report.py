@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lewm_core.evaluation.closed_loop import GoalResult
 from lewm_core.evaluation.closed_loop import summarise as summarise_policy
+from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.goals import StartGoal
 from lewm_core.evaluation.report import GoalRow, Report, describe_machine, write_html
 from lewm_core.evaluation.video import VideoWriter, side_by_side

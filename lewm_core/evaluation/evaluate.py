@@ -12,7 +12,8 @@ import torch
 
 from lewm_core.data.contract import Contract
 from lewm_core.errors import CheckpointError, UserError
-from lewm_core.evaluation.closed_loop import GoalResult, run_goal
+from lewm_core.evaluation.closed_loop import run_goal
+from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.goals import StartGoal, check_split, goals_from_expert
 from lewm_core.evaluation.lock_step import DEFAULT_BATCH, Drive, drive_goals
 from lewm_core.evaluation.planner_setup import PlannerSetup, make_setup

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lewm_core.evaluation.closed_loop import GoalResult
 from lewm_core.evaluation.evaluate import Table, Task
+from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.statistics import summarise
 from lewm_core.scenes.success import ANGLE_TOLERANCE, POSITION_TOLERANCE
 

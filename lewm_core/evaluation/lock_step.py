@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from lewm_core.errors import PlanningError, UserError
-from lewm_core.evaluation.closed_loop import GoalResult, judge
+from lewm_core.evaluation.closed_loop import judge
+from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.goals import GoalScene, StartGoal
 from lewm_core.evaluation.planner_setup import PlannerSetup
 from lewm_core.planning import PlanRequest, PlanResult, RecedingHorizonController

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 import lewm_core
-from lewm_core.evaluation.closed_loop import GoalResult
 from lewm_core.evaluation.evaluate import EvaluationRequest, Table, Task
+from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.provenance import knows_its_data
 from lewm_core.evaluation.report import describe_machine
 from lewm_core.evaluation.statistics import (

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lewm_core.errors import UserError
-
-if TYPE_CHECKING:
-    from lewm_core.evaluation.closed_loop import GoalResult
+from lewm_core.evaluation.goal_result import GoalResult
 
 #: Fewer goals than this prove nothing: the interval of 50 % is wider than 40 points.
 FEWEST_EPISODES = 20

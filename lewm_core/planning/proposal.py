@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
-from lewm_core.model.proposal import imagine
+from lewm_core.model.imagination import imagine
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning.cem import CEM, CEMConfig, stay_after
 from lewm_core.planning.objective import GoalDistance

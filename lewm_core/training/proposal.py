@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lewm_core.model.proposal import Proposal, imagine
+from lewm_core.model.imagination import imagine
+from lewm_core.model.proposal import Proposal
 from lewm_core.model.world_model import WorldModel
 from lewm_core.training.config import ProposalTrainingConfig
 from lewm_core.training.embeddings import EmbeddedEpisodes

@@ -10,7 +10,7 @@ import torch
 import lewm_core
 from lewm_core.errors import CheckpointError
 from lewm_core.model import Proposal, ProposalConfig, WorldModel, save_checkpoint
-from lewm_core.model.proposal import imagine
+from lewm_core.model.imagination import imagine
 from test.model.models import keypoint_config, mlp_config, trained_looking
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lewm_core.errors import PlanningError
 from lewm_core.model import MlpPredictorConfig, Proposal, ProposalConfig, WorldModel
-from lewm_core.model.proposal import imagine
+from lewm_core.model.imagination import imagine
 from lewm_core.planning import (
     CEM,
     CEMConfig,
