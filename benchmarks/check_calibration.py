@@ -32,7 +32,7 @@ import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
 from lewm_core.evaluation.check import run_check
-from lewm_core.evaluation.check_thresholds import THRESHOLDS, judge
+from lewm_core.evaluation.check.thresholds import THRESHOLDS, judge
 from lewm_core.evaluation.closed_loop import (
     goals_from_expert,
     summarise,

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from lewm_core.errors import UserError
-from lewm_core.evaluation.check_data import unseen_episodes
-from lewm_core.evaluation.check_latent import (
+from lewm_core.evaluation.check.data import unseen_episodes
+from lewm_core.evaluation.check.latent import (
     STEPS_TO_GO,
     distance_follows_steps,
     measure_spread,
 )
-from lewm_core.evaluation.check_planning import _figures
-from lewm_core.evaluation.check_thresholds import THRESHOLDS, judge
+from lewm_core.evaluation.check.planning import _figures
+from lewm_core.evaluation.check.thresholds import THRESHOLDS, judge
 
 #: Well on the good side of every threshold.
 GOOD = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lewm_core.commands.check import main
-from lewm_core.evaluation.check_thresholds import THRESHOLDS
+from lewm_core.evaluation.check.thresholds import THRESHOLDS
 from lewm_core.model import load_checkpoint
 from lewm_core.model.verdict import FILE, read_verdict
 from test.evaluation.checkpoints import collect_episodes, train_without_sigreg

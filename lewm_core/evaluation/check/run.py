@@ -19,15 +19,15 @@ import torch
 
 import lewm_core
 from lewm_core.errors import UserError
-from lewm_core.evaluation.check_content import Content, measure_content
-from lewm_core.evaluation.check_data import FEW_EPISODES, HORIZON, CheckData, open_check_data
-from lewm_core.evaluation.check_latent import (
+from lewm_core.evaluation.check.content import Content, measure_content
+from lewm_core.evaluation.check.data import FEW_EPISODES, HORIZON, CheckData, open_check_data
+from lewm_core.evaluation.check.latent import (
     LatentSpread,
     distance_follows_steps,
     measure_spread,
 )
-from lewm_core.evaluation.check_planning import CostFigures, measure_costs
-from lewm_core.evaluation.check_thresholds import THRESHOLDS, judge
+from lewm_core.evaluation.check.planning import CostFigures, measure_costs
+from lewm_core.evaluation.check.thresholds import THRESHOLDS, judge
 from lewm_core.model.verdict import Verdict, finite
 from lewm_core.model.world_model import WorldModel
 from lewm_core.training.measure import embed, measure_predictions

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lewm_core.data.contract import Contract
-from lewm_core.evaluation.check_data import HORIZON, CheckData, episodes_of
+from lewm_core.evaluation.check.data import HORIZON, CheckData, episodes_of
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning.objective import GoalDistance
 
