@@ -37,7 +37,7 @@ class ProposalSolverConfig(BaseModel):
 
     kind: Literal["proposal"] = "proposal"
     horizon: int = Field(5, ge=1, le=1000)
-    block_price: float = Field(0.1, ge=0, lt=1)
+    block_price: float = Field(0.25, ge=0, lt=1)
 
 
 class ProposalCEMConfig(BaseModel):
@@ -64,11 +64,11 @@ class ProposalCEMConfig(BaseModel):
 
     kind: Literal["proposal+cem"] = "proposal+cem"
     horizon: int = Field(5, ge=1, le=1000)
-    block_price: float = Field(0.1, ge=0, lt=1)
-    candidates: int = Field(64, ge=2)
+    block_price: float = Field(0.25, ge=0, lt=1)
+    candidates: int = Field(96, ge=2)
     rounds: int = Field(3, ge=1)
-    elites: int = Field(8, ge=2)
-    initial_std: float = Field(0.3, gt=0, allow_inf_nan=False)
+    elites: int = Field(10, ge=2)
+    initial_std: float = Field(0.4, gt=0, allow_inf_nan=False)
     wide_std: float = Field(1.0, gt=0, allow_inf_nan=False)
     doubt: float = Field(0.5, gt=0, allow_inf_nan=False)
     min_std: float = Field(0.05, ge=0, allow_inf_nan=False)
