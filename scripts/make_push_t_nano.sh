@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes checkpoints/push_t-nano from nothing: data, three training seeds, check, evaluation, card.
-# About 35 minutes for the data and each seed on two quiet cores, and an hour of evaluation.
+# Hours on two cores: the data once, then a training for each seed, then the evaluations.
 #
 #   scripts/make_push_t_nano.sh [OUT]        default OUT: runs/push_t-nano
 #

@@ -86,14 +86,10 @@ class Predictor(nn.Module):
     """Latent states and the conditions of the blocks that leave them to next latent states.
 
     Positions count from the oldest state given, so a short history uses the first positions.
-
-    Attributes:
-        condition_dim: Size of the condition that `modulations` takes.
     """
 
     def __init__(self, embedding_dim: int, history: int, config: PredictorConfig) -> None:
         super().__init__()
-        self.condition_dim = config.width
         # Positions are added before the input map, as in the released model.
         self.positions = nn.Parameter(randn(1, history, embedding_dim))
         same = config.width == embedding_dim
@@ -121,6 +117,11 @@ class Predictor(nn.Module):
         for number, (layer, modulation) in enumerate(zip(self.layers, modulations, strict=True)):
             tokens = layer(tokens, modulation, last_only and number == final)
         return self.output(self.norm(tokens))
+
+
+def condition_dim(history: int, config: PredictorConfig | MlpPredictorConfig) -> int:
+    """Return the size of the condition that a predictor's `modulations` takes."""
+    return history * config.width if isinstance(config, MlpPredictorConfig) else config.width
 
 
 def make_predictor(

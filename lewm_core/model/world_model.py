@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lewm_core.model.action_encoder import ActionEncoder
 from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig
 from lewm_core.model.encoder import make_encoder
-from lewm_core.model.predictor import make_predictor
+from lewm_core.model.predictor import condition_dim, make_predictor
 from lewm_core.model.projector import Projector
 from lewm_core.model.proposal import Proposal
 
@@ -47,10 +47,10 @@ class WorldModel(nn.Module):
         dim = config.embedding_dim
         self.encoder = make_encoder(config.encoder)
         self.projector = Projector(self.encoder.feature_dim, dim, config.projector)
-        self.predictor = make_predictor(dim, config.history, predictor)
         self.action_encoder = ActionEncoder(
-            config.block_dim, self.predictor.condition_dim, config.action_encoder
+            config.block_dim, condition_dim(config.history, predictor), config.action_encoder
         )
+        self.predictor = make_predictor(dim, config.history, predictor)
         self.prediction_projector = nn.Identity()
         if predictor.projector is not None:
             self.prediction_projector = Projector(dim, dim, predictor.projector)

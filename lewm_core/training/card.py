@@ -50,7 +50,7 @@ def checkpoint_metadata(
         "evaluation": {},
     }
     if measured is not None:
-        row = {key: _finite(value) for key, value in measured.row().items()}
+        row = finite_row(measured.row())
         metadata["evaluation"] = row
         metadata["latent"] = {
             key: row[key] for key in ("one_block_distance", "effective_rank", "std_mean", "std_min")
@@ -127,6 +127,13 @@ def _speed(frames_per_s: float | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "not measured" if value is None else f"{value:.{digits}f}"
+
+
+def finite_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return flat figures as JSON holds them: floats rounded, None where they are not finite."""
+    return {
+        key: _finite(value) if isinstance(value, float) else value for key, value in row.items()
+    }
 
 
 def _finite(value: float) -> float | None:

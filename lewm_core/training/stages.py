@@ -18,7 +18,7 @@ from torch import Tensor
 from lewm_core.errors import BagError
 from lewm_core.model.checkpoint import save_checkpoint
 from lewm_core.model.world_model import WorldModel
-from lewm_core.training.card import model_card
+from lewm_core.training.card import finite_row, model_card
 from lewm_core.training.config import TrainConfig
 from lewm_core.training.data import TrainingData
 from lewm_core.training.embeddings import embed_episodes
@@ -106,7 +106,7 @@ def run_stages(
         result.minutes["refinement"] = (time.monotonic() - begun) / 60
         fitted, scored, clips = data.measurement_frames(config, final=True)
         result.measurement = measure(model, fitted, scored, clips, config.monitor, probe)
-        metadata["evaluation"] |= _finite(result.measurement.row())
+        metadata["evaluation"] |= finite_row(result.measurement.row())
         _save(model, data, folder, metadata, result, command)
     if config.proposal is not None:
         begun = time.monotonic()
@@ -160,7 +160,7 @@ def _save(
     result: StagesResult,
     command: str,
 ) -> None:
-    metadata["stages"] = _finite(result.row())
+    metadata["stages"] = finite_row(result.row())
     save_checkpoint(
         folder.checkpoint,
         model,
@@ -168,12 +168,3 @@ def _save(
         metadata,
         model_card(metadata, command),
     )
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {
-        key: None if isinstance(value, float) and not torch.isfinite(torch.tensor(value))
-        else round(value, 6) if isinstance(value, float) else value
-        for key, value in row.items()
-    }

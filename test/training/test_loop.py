@@ -52,7 +52,7 @@ def test_a_healthy_run_encodes_the_spot_and_warns_of_nothing(healthy):
 def test_it_predicts_better_than_that_nothing_changes(healthy):
     measured = healthy[0].measurement
     assert len(measured.prediction_error) == len(measured.nothing_changes) == 3
-    assert measured.prediction_error[0] < 0.65 * measured.nothing_changes[0]
+    assert measured.prediction_error[0] < 0.5 * measured.nothing_changes[0]
     assert measured.one_block_distance > 0
 
 
