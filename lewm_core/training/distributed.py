@@ -72,6 +72,8 @@ def process_group(device_type: str) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+        # Who leaves first closes its connections; gloo aborts a process that still listens.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

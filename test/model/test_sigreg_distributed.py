@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ def seeded_sigreg(seed: int) -> SIGReg:
 
 def train_on_parts(rank: int, folder: str) -> None:
     """What one of the two processes does; its values and gradients go into a file."""
+    faulthandler.enable()
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
@@ -43,7 +45,11 @@ def train_on_parts(rank: int, folder: str) -> None:
         value = seeded_sigreg(rank)(network(mine))
         value.backward()
         results.append((value.detach(), network.module.weight.grad, mine.grad))
+        # Its reducer holds the process group, which has to go before the process does.
+        del network
     torch.save(results, f"{folder}/{rank}.pt")
+    # Who leaves first closes the connection; gloo aborts a process that still listens to it.
+    distributed.barrier()
     distributed.destroy_process_group()
 
 
