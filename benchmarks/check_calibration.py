@@ -29,6 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 import lewm_core
+from lewm_core.collection.recording import EpisodeCollector, random_driver
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
 from lewm_core.evaluation.check import run_check
@@ -46,7 +47,6 @@ from lewm_core.planning import load_planner_config
 from lewm_core.scenes import make_scene
 from lewm_core.scenes.push_t_geometry import draw_state, pusher_clearance
 from lewm_core.scenes.push_t_physics import PushTPhysics
-from lewm_core.scenes.recording import EpisodeCollector, random_driver
 
 #: Control steps to reach a goal that is 25 away.
 BUDGET = 50

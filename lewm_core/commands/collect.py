@@ -4,46 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.errors import UserError
 
-#: Unfinished episodes lie in here, hidden from everything that looks for bags.
-_PARTIAL = ".partial"
 _DATASET_FILE = "dataset.json"
 
-
-@dataclass(frozen=True)
-class _Job:
-    """What a worker process needs to know once."""
-
-    scene: str
-    out: Path
-    steps: int
-    picture_every: int
-    seed: int
-    policy: str
+#: What drives; anything else names a checkpoint.
+_POLICIES = ("expert", "random")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     parser = make_parser(
         "lewm-collect",
-        "Let a scene's scripted expert act and write what a camera and a recorder would have "
-        "seen: one bag (MCAP) per episode, in parallel. The same seed gives the same episodes, "
-        "whatever the number of workers. SIGINT keeps the episodes that are complete.",
-        "lewm-collect push_t --episodes 200 --out data/push_t --seed 1",
+        "Let a scene's scripted expert, or a planner, act and write what a camera and a recorder "
+        "would have seen: one bag (MCAP) per episode, in parallel. The same seed gives the same "
+        "episodes, whatever the number of workers. SIGINT keeps the episodes that are complete.",
+        "lewm-collect push_t --episodes 200 --out data/push_t --seed 1\n"
+        "  lewm-collect push_t --episodes 200 --out data/practice --seed 2 --policy push_t-nano",
     )
     parser.add_argument("scene", help="name of the scene, for example push_t")
     parser.add_argument("--episodes", type=int, required=True, metavar="N", help="how many")
@@ -52,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="decides every episode (default 0)")
     parser.add_argument(
         "--policy",
-        choices=("expert", "random"),
         default="expert",
-        help="who drives: the scene's expert, or uniform random commands, which teach little "
-        "(default expert)",
+        metavar="expert|random|CHECKPOINT",
+        help="who drives: the scene's expert; uniform random commands, which teach little; or the "
+        "planner of a checkpoint, which practises on goals ahead of it (default expert)",
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
@@ -79,9 +65,11 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     # The libraries behind these are slow to import and not needed for --help.
     from tqdm import tqdm
 
+    from lewm_core.collection.jobs import PARTIAL, CollectionJob, run_job
+    from lewm_core.collection.recording import check_scene_contract
     from lewm_core.data.contract import CONTRACT_FILE, load_contract, save_contract
+    from lewm_core.paths import checkpoint_path
     from lewm_core.scenes import make_scene
-    from lewm_core.scenes.recording import check_scene_contract
 
     for name in ("episodes", "steps", "workers", "picture_every"):
         value = getattr(options, name)
@@ -95,44 +83,45 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     check_scene_contract(scene, options.scene, contract)
     scene.render(*contract.camera.size)
     scene.close()
+    checkpoint = None
+    if options.policy not in _POLICIES:
+        checkpoint = checkpoint_path(options.policy)
+        _check_practice(checkpoint, options.scene, contract, options.picture_every)
     _prepare_folder(options.out, contract, options.append)
 
-    job = _Job(
+    job = CollectionJob(
         options.scene,
         options.out,
         options.steps,
         options.picture_every,
         options.seed,
-        options.policy,
+        options.policy if checkpoint is None else "practice",
+        checkpoint,
     )
-    wanted = [
-        index
-        for index in range(options.episodes)
-        if not (options.out / _episode_name(job, index)).exists()
-    ]
+    wanted = job.missing(options.episodes)
     kept = options.episodes - len(wanted)
     save_contract(contract, options.out / CONTRACT_FILE)
-    (options.out / _PARTIAL).mkdir(exist_ok=True)
+    (options.out / PARTIAL).mkdir(exist_ok=True)
     began = time.monotonic()
     interrupted = False
     progress = tqdm(total=len(wanted), unit="episode", desc=options.scene, disable=None)
-    results = _run(job, wanted, min(options.workers, max(1, len(wanted))))
+    results = run_job(job, wanted, min(options.workers, max(1, len(wanted))))
     try:
-        for _ in results:
-            progress.update()
+        for more in results:
+            progress.update(more)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         results.close()
         progress.close()
-        shutil.rmtree(options.out / _PARTIAL, ignore_errors=True)
+        shutil.rmtree(options.out / PARTIAL, ignore_errors=True)
     seconds = time.monotonic() - began
     # Workers finish the episode they are at after SIGINT, so the folder is what counts.
-    done = sum((options.out / _episode_name(job, index)).exists() for index in wanted)
+    done = sum(job.episode(index).exists() for index in wanted)
     result = {
         "scene": options.scene,
         "seed": options.seed,
-        "policy": options.policy,
+        "policy": options.policy if checkpoint is None else checkpoint.resolve().name,
         "episodes": done,
         "episodes_kept": kept,
         "episodes_wanted": options.episodes,
@@ -149,7 +138,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     size = sum(
         file.stat().st_size
         for index in wanted
-        for file in (options.out / _episode_name(job, index)).glob("*")
+        for file in job.episode(index).glob("*")
     )
     result["bytes"] = size
     print(
@@ -162,10 +151,18 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _episode_name(job: _Job, index: int) -> str:
-    """The name decides by its hash whether an episode is held out, so it never repeats."""
-    policy = "" if job.policy == "expert" else f"_{job.policy}"
-    return f"{job.scene}{policy}_s{job.seed}_{index:06d}"
+def _check_practice(checkpoint: Path, scene: str, contract: Any, picture_every: int) -> None:
+    """Find out here, before anything is written, whether a checkpoint can drive the scene.
+
+    Raises:
+        UserError: It cannot: another contract, no planner, a picture too seldom.
+    """
+    import lewm_core
+    from lewm_core.collection.practice import PracticeCollector, check_picture_every
+
+    model = lewm_core.load(checkpoint)
+    check_picture_every(model, picture_every)
+    PracticeCollector(scene, contract, model).close()
 
 
 def _prepare_folder(out: Path, contract: Any, append: bool) -> None:
@@ -193,78 +190,6 @@ def _prepare_folder(out: Path, contract: Any, append: bool) -> None:
             f"{out / CONTRACT_FILE} differs from the scene's contract ({differences[0]}); "
             "give another --out"
         )
-
-
-def _run(job: _Job, indices: Sequence[int], workers: int) -> Generator[int, None, None]:
-    """Collect the episodes; yields the number of pictures of each as it is complete.
-
-    Closing the generator waits for the episodes that are being collected.
-    """
-    if workers == 1:
-        collect = _Worker(job)
-        try:
-            for index in indices:
-                yield collect(index)
-        finally:
-            collect.close()
-        return
-    # Not forked: an OpenGL context must not be shared with a child.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (job,)) as executor:
-        futures = [executor.submit(_collect_in_worker, index) for index in indices]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
-
-
-class _Worker:
-    """Collects single episodes: in a hidden folder first, in place when complete."""
-
-    def __init__(self, job: _Job) -> None:
-        from lewm_core.data.contract import load_contract
-        from lewm_core.scenes import make_scene
-        from lewm_core.scenes.recording import EpisodeCollector, random_driver
-
-        self._job = job
-        scene = make_scene(job.scene, seed=0)
-        driver = random_driver(scene) if job.policy == "random" else None
-        self._collector = EpisodeCollector(
-            job.scene, load_contract(job.scene), scene=scene, driver=driver
-        )
-
-    def __call__(self, index: int) -> int:
-        from numpy.random import SeedSequence
-
-        job = self._job
-        name = _episode_name(job, index)
-        partial = job.out / _PARTIAL / name
-        # Of an earlier run that was killed.
-        shutil.rmtree(partial, ignore_errors=True)
-        seed = SeedSequence(job.seed, spawn_key=(index,))
-        pictures = self._collector.collect(partial, job.steps, job.picture_every, seed)
-        partial.rename(job.out / name)
-        return pictures
-
-    def close(self) -> None:
-        """Free the camera's buffers."""
-        self._collector.close()
-
-
-_worker: _Worker | None = None
-
-
-def _start_worker(job: _Job) -> None:
-    """Prepare a worker process; the parent alone reacts to SIGINT."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = _Worker(job)
-
-
-def _collect_in_worker(index: int) -> int:
-    assert _worker is not None
-    return _worker(index)
 
 
 def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from lewm_core.errors import UserError
 if TYPE_CHECKING:
     from lewm_core.data.contract import Contract
     from lewm_core.evaluation.probes import ProbeScore
-    from lewm_core.training.data import TrainingData
     from lewm_core.training.loop import TrainResult
     from lewm_core.training.measure import StateProbe
     from lewm_core.training.stages import StagesResult
@@ -27,7 +26,10 @@ EXAMPLE = """lewm-collect push_t --episodes 400 --out data/push_t
   lewm-train --data data/push_t --config nano --out runs/wide loss.weight=0.3 steps=20000
   lewm-train --data data/push_t --config nano --out runs/nano --resume
   torchrun --nproc-per-node 2 -m lewm_core.commands.train --data data/push_t --config paper --out \
-runs/paper"""
+runs/paper
+  lewm-collect push_t --episodes 400 --out data/practice --seed 2 --policy runs/nano/checkpoint
+  lewm-train --refine runs/nano/checkpoint --data data/push_t data/practice --config nano --out \
+runs/practised"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--resume", action="store_true", help="continue the run in OUT, if there is one"
     )
     parser.add_argument(
+        "--refine",
+        metavar="CHECKPOINT",
+        help="go on from this checkpoint: its encoder stays as it is, predictor and proposal learn "
+        "on (the preset's later stages); for bags of its own driving beside those it knows",
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that win over the preset's"
     )
     # So that overrides may stand before, between and behind the options.
@@ -69,6 +77,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     # torch takes seconds to import: not for --help or a misspelt option.
     import torch
 
+    from lewm_core.training.base import (
+        base_config,
+        base_record,
+        continued_metadata,
+        load_base,
+    )
     from lewm_core.training.config import load_train_config
     from lewm_core.training.data import find_contract, open_data, resolve
     from lewm_core.training.distributed import process_group, wait_for_all
@@ -85,6 +99,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     paths, overrides = _split(arguments.data, arguments.overrides)
     contract = find_contract(paths, arguments.contract)
     config = load_train_config(arguments.config, overrides, action_dim=len(contract.action_names))
+    base = None
+    if arguments.refine is not None:
+        base = load_base(arguments.refine, contract)
+        config = base_config(config, base)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = choose_device(config.device, local_rank)
@@ -115,6 +133,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             "data": data.sources,
             "episodes": episodes_digest(data.trained, data.held_out),
             "contract": contract.to_dict(),
+            "base": None if base is None else base_record(arguments.refine),
         }
         scores: list[ProbeScore] = []
         with open_run(
@@ -122,30 +141,46 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
         ) as folder:
             wait_for_all(processes)
             probe = _probe(contract, scores)
-            trainer = Trainer(data, config, folder, device, processes, probe, _command_line())
-            result = trainer.train()
-            stages = None
-            if result.finished and processes.leads and (config.refinement or config.proposal):
+            result = stages = None
+            if base is None:
+                trainer = Trainer(data, config, folder, device, processes, probe, _command_line())
+                result = trainer.train()
+                model, metadata = trainer.model, trainer.metadata()
+            else:
+                model = base.to(device)
+                metadata = continued_metadata(base.metadata, data, config, record["base"])
+            finished = result is None or result.finished
+            if finished and processes.leads and (config.refinement or config.proposal):
                 stages = run_stages(
-                    trainer.model,
+                    model,
                     data,
                     config,
                     folder,
                     device,
                     probe,
-                    trainer.metadata(),
+                    metadata,
                     _command_line(),
+                    alone=base is not None,
                 )
         if not processes.leads:
             arguments.json = None  # one result, written by one process
             return None
-        if not result.finished:
+        if result is not None and not result.finished:
             print(
                 f"stopped after step {result.step} of {config.steps}; the state is saved, "
                 "--resume continues"
             )
             raise KeyboardInterrupt
-        return _report(result, data, scores, stages)
+        report: dict[str, Any] = {
+            "checkpoint": str(folder.checkpoint),
+            "trained_episodes": len(data.trained),
+            "held_out_episodes": len(data.held_out),
+        }
+        report |= _report_model(result, stages) | _report_stages(scores, stages)
+        for text in report.get("warnings", ()):
+            print(f"warning: {text}")
+        print(f"\ncheckpoint: {folder.checkpoint}")
+        return {key: None if _not_a_number(value) else value for key, value in report.items()}
 
 
 def _split(data: Sequence[str], overrides: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -177,32 +212,25 @@ def _probe(contract: Contract, scores: list[ProbeScore]) -> StateProbe | None:
     return probe
 
 
-def _report(
-    result: TrainResult,
-    data: TrainingData,
-    scores: list[ProbeScore],
-    stages: StagesResult | None,
-) -> dict[str, Any]:
-    """Print how the run ended; return it flat."""
-    from lewm_core.evaluation.probes import format_table
-
-    measured = result.measurement
+def _report_model(result: TrainResult | None, stages: StagesResult | None) -> dict[str, Any]:
+    """Print how the world model's own training ended, and what it can; return it flat."""
+    report: dict[str, Any] = {}
+    measured = None
+    if result is not None:
+        measured = result.measurement
+        report |= {
+            "step": result.step,
+            "minutes": round(result.minutes, 3),
+            "frames_per_s": result.frames_per_s,
+            "peak_memory_mib": round(result.peak_memory_mib, 1),
+            "warnings": result.warnings,
+        }
+        print(
+            f"\n{result.step} steps, {result.minutes:.1f} minutes, {result.frames_per_s:.0f} "
+            f"frames/s, peak memory {result.peak_memory_mib:.0f} MiB"
+        )
     if stages is not None and stages.measurement is not None:
         measured = stages.measurement
-    report: dict[str, Any] = {
-        "step": result.step,
-        "minutes": round(result.minutes, 3),
-        "frames_per_s": result.frames_per_s,
-        "peak_memory_mib": round(result.peak_memory_mib, 1),
-        "checkpoint": str(result.checkpoint),
-        "trained_episodes": len(data.trained),
-        "held_out_episodes": len(data.held_out),
-        "warnings": result.warnings,
-    }
-    print(
-        f"\n{result.step} steps, {result.minutes:.1f} minutes, {result.frames_per_s:.0f} frames/s, "
-        f"peak memory {result.peak_memory_mib:.0f} MiB"
-    )
     if measured is not None:
         report |= measured.row()
         print(
@@ -212,14 +240,23 @@ def _report(
             + " ".join(f"{value:.3f}" for value in measured.nothing_changes)
         )
         print(f"effective rank {measured.health.effective_rank:.1f}")
+    return report
+
+
+def _report_stages(scores: list[ProbeScore], stages: StagesResult | None) -> dict[str, Any]:
+    """Print the probes, and how the later stages ended; return it flat."""
+    from lewm_core.evaluation.probes import format_table
+
+    report: dict[str, Any] = {}
     if scores:
         report |= {f"probe_r2_linear_{score.label}": score.linear for score in scores}
         print(f"\nprobes, R² on held-out episodes\n{format_table(scores)}")
-    if stages is not None:
-        report |= stages.row()
-        later = ", ".join(f"{name} {minutes:.1f}" for name, minutes in stages.minutes.items())
-        print(f"\nlater stages, minutes: {later}")
-    if stages is not None and stages.score is not None:
+    if stages is None:
+        return report
+    report |= stages.row()
+    later = ", ".join(f"{name} {minutes:.1f}" for name, minutes in stages.minutes.items())
+    print(f"\nlater stages, minutes: {later}")
+    if stages.score is not None:
         score = stages.score
         print(
             f"proposal on held-out episodes: imitation error {score.imitation_error:.3f}; distance "
@@ -229,10 +266,7 @@ def _report(
                 for before, after in zip(score.start_distance, score.end_distance, strict=True)
             )
         )
-    for text in result.warnings:
-        print(f"warning: {text}")
-    print(f"\ncheckpoint: {result.checkpoint}")
-    return {key: None if _not_a_number(value) else value for key, value in report.items()}
+    return report
 
 
 def _not_a_number(value: Any) -> bool:

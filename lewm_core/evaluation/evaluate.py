@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from lewm_core.collection.recording import check_scene_contract
 from lewm_core.data.contract import Contract
 from lewm_core.errors import CheckpointError, UserError
 from lewm_core.evaluation.closed_loop import run_goal
@@ -26,7 +27,6 @@ from lewm_core.model.checkpoint import WEIGHTS, load_checkpoint
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
 from lewm_core.planning.limits import ActionLimits
-from lewm_core.scenes.recording import check_scene_contract
 from lewm_core.scenes.registry import Scene
 
 #: Called with what is being done, how much of it is done, and how much there is.

@@ -224,7 +224,7 @@ class TrainConfig(_Config):
                 f"clip_length {self.clip_length} is too short for loss.rollout_steps "
                 f"{self.loss.rollout_steps}; it needs {self.loss.rollout_steps + 1}"
             )
-        if self._later_share() >= 1.0:
+        if self.later_share >= 1.0:
             raise ValueError("refinement.time_share and proposal.time_share must add up to less "
                              "than 1")
         return self
@@ -234,9 +234,11 @@ class TrainConfig(_Config):
         """What is left of ``minutes`` for the world model's own training, less later stages."""
         if self.minutes is None:
             return None
-        return self.minutes * (1.0 - self._later_share())
+        return self.minutes * (1.0 - self.later_share)
 
-    def _later_share(self) -> float:
+    @property
+    def later_share(self) -> float:
+        """Part of ``minutes`` that is for the stages after the world model's own training."""
         return sum(
             stage.time_share for stage in (self.refinement, self.proposal) if stage is not None
         )

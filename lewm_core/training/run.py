@@ -66,8 +66,8 @@ def open_run(
     Args:
         path: The folder; made if it is missing.
         config: All settings, resolved.
-        record: What else must agree when a run is continued (``episodes``, ``contract``), and
-            what is only told (``command``, ``data``).
+        record: What else must agree when a run is continued (``episodes``, ``contract``,
+            ``base``), and what is only told (``command``, ``data``).
         resume: Continue the run that lies there, if one does.
         leads: False in the processes that only help: they check and write nothing.
 
@@ -132,11 +132,15 @@ def _check_same(folder: RunFolder, config: TrainConfig, record: dict[str, Any]) 
         raise ConfigError(f"{folder.record} cannot be read ({error}); choose another --out") from (
             error
         )
-    for key, what in (("episodes", "other episodes"), ("contract", "another contract")):
+    for key, what in (
+        ("episodes", "other episodes"),
+        ("contract", "another contract"),
+        ("base", "another checkpoint to refine"),
+    ):
         if before.get(key) != record.get(key):
             raise ConfigError(
-                f"{folder.path} holds a run on {what}; give the same --data with --resume, or "
-                "choose another --out"
+                f"{folder.path} holds a run on {what}; give the same --data (and --refine) with "
+                "--resume, or choose another --out"
             )
 
 

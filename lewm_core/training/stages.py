@@ -68,6 +68,8 @@ def run_stages(
     probe: StateProbe | None,
     metadata: dict[str, Any],
     command: str,
+    *,
+    alone: bool = False,
 ) -> StagesResult:
     """Run what ``config`` asks for and write the checkpoint anew.
 
@@ -80,6 +82,7 @@ def run_stages(
         probe: Scores states; None measures without.
         metadata: Of the checkpoint so far; extended in place.
         command: For the model card.
+        alone: No first stage went before, so all of ``config.minutes`` is for these.
 
     Raises:
         BagError: No episode is long enough.
@@ -100,7 +103,7 @@ def run_stages(
                 config.refinement,
                 seed=config.seed + _REFINEMENT_SEED,
                 autocast=autocast,
-                deadline=_deadline(config, config.refinement.time_share, begun),
+                deadline=_deadline(config, config.refinement.time_share, begun, alone),
                 report=report,
             )
         result.minutes["refinement"] = (time.monotonic() - begun) / 60
@@ -119,7 +122,7 @@ def run_stages(
                 seed=config.seed + _PROPOSAL_SEED,
                 limits=limits,
                 autocast=autocast,
-                deadline=_deadline(config, config.proposal.time_share, begun),
+                deadline=_deadline(config, config.proposal.time_share, begun, alone),
                 report=report,
             )
         result.steps["proposal"] = report.steps
@@ -148,8 +151,10 @@ def block_limits(model: WorldModel, data: TrainingData) -> tuple[Tensor, Tensor]
     return block(lower), block(upper)
 
 
-def _deadline(config: TrainConfig, share: float, begun: float) -> float | None:
-    return None if config.minutes is None else begun + 60 * config.minutes * share
+def _deadline(config: TrainConfig, share: float, begun: float, alone: bool) -> float | None:
+    if config.minutes is None:
+        return None
+    return begun + 60 * config.minutes * share / (config.later_share if alone else 1.0)
 
 
 def _save(

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from lewm_core.collection.recording import EpisodeCollector
 from lewm_core.commands.collect import main as collect
 from lewm_core.commands.eval import main
 from lewm_core.commands.train import main as train
 from lewm_core.data.contract import load_contract
 from lewm_core.evaluation.record import TIMINGS
 from lewm_core.model.checkpoint import save_checkpoint
-from lewm_core.scenes.recording import EpisodeCollector
 from test.evaluation.models import tiny_model
 from test.training.spots import write_settings
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import yaml
 
+from lewm_core.collection.recording import EpisodeCollector
 from lewm_core.data.contract import load_contract
 from lewm_core.errors import BagError, UserError
 from lewm_core.evaluation.closed_loop import ReplayActions, run_goal
 from lewm_core.evaluation.recorded_goals import find_episodes, goals_from_bags
-from lewm_core.scenes.recording import EpisodeCollector
 
 STEPS = 60
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _PROGRAM = """
-import torch
 from lewm_core.scenes import make_scene
+{before}
 scene = make_scene("push_t")
 scene.reset(seed=0)
 scene.render(64, 64)
+import torch
 import torch._dynamo
 scene.close()
 """
 
 
-def test_torch_may_load_its_compiler_after_a_picture_was_drawn() -> None:
-    finished = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True)
+@pytest.mark.parametrize("before", ["import torch", ""], ids=["torch first", "picture first"])
+def test_torch_may_load_its_compiler_after_a_picture_was_drawn(before: str) -> None:
+    program = _PROGRAM.format(before=before)
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
