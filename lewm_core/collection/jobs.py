@@ -19,8 +19,6 @@ from lewm_core.data.contract import load_contract
 
 #: Unfinished episodes lie in here, hidden from everything that looks for bags.
 PARTIAL = ".partial"
-#: Of the policy ``corrections``; the rest, long pushes, brings the block elsewhere in between.
-CORRECTIONS_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class CollectionJob:
         steps: Control steps of an episode.
         picture_every: Control steps from picture to picture.
         seed: Decides every episode, with its number.
-        policy: ``expert``, ``corrections``, ``random`` or ``practice``.
+        policy: ``expert``, ``random`` or ``practice``.
         checkpoint: Whose planner drives, for ``practice``.
     """
 
@@ -126,14 +124,10 @@ class _Worker:
 def _drive(job: CollectionJob) -> tuple[_Collector, Callable[[], None]]:
     """Return what collects episodes of an expert or of random commands, and what ends it."""
     from lewm_core.collection.recording import EpisodeCollector, random_driver
-    from lewm_core.scenes import make_expert, make_scene
+    from lewm_core.scenes import make_scene
 
     scene = make_scene(job.scene, seed=0)
-    if job.policy == "random":
-        driver = random_driver(scene)
-    else:
-        corrections = CORRECTIONS_SHARE if job.policy == "corrections" else 0.0
-        driver = make_expert(job.scene, seed=0, corrections=corrections)
+    driver = random_driver(scene) if job.policy == "random" else None
     collector = EpisodeCollector(job.scene, load_contract(job.scene), scene=scene, driver=driver)
 
     def collect(paths: Sequence[Path], seeds: Sequence[SeedSequence]) -> None:

@@ -18,7 +18,7 @@ from lewm_core.errors import UserError
 _DATASET_FILE = "dataset.json"
 
 #: What drives; anything else names a checkpoint.
-_POLICIES = ("expert", "corrections", "random")
+_POLICIES = ("expert", "random")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,10 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--policy",
         default="expert",
-        metavar="expert|corrections|random|CHECKPOINT",
-        help="who drives: the scene's expert; the expert mending poses that are nearly right; "
-        "uniform random commands, which teach little; or the planner of a checkpoint, which "
-        "practises on goals ahead of it (default expert)",
+        metavar="expert|random|CHECKPOINT",
+        help="who drives: the scene's expert; uniform random commands, which teach little; or the "
+        "planner of a checkpoint, which practises on goals ahead of it (default expert)",
     )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"

@@ -14,9 +14,7 @@ from lewm_core.errors import BagError
 DATASET_FILE = "dataset.json"
 
 #: How ``lewm-collect`` calls its episodes: scene, who drove, seed, number.
-_EPISODE_NAME = re.compile(
-    r"(?P<scene>.+?)(?:_random|_practice|_corrections)?_s(?P<seed>\d+)_\d{6,}(?:\+\d+)?"
-)
+_EPISODE_NAME = re.compile(r"(?P<scene>.+?)(?:_random|_practice)?_s(?P<seed>\d+)_\d{6,}(?:\+\d+)?")
 
 
 @dataclass(frozen=True)

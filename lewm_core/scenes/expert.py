@@ -25,7 +25,6 @@ from lewm_core.scenes.push_t_geometry import (
     draw_block_pose,
     to_block,
     to_board,
-    wall_clearance,
     wrap_angle,
 )
 from lewm_core.scenes.push_t_physics import SPEED_LIMIT
@@ -49,10 +48,6 @@ _LARGEST_NOISE = 0.04
 _WANDER_SHARE = 0.08
 #: Control steps after which a walk or a push is given up.
 _PATIENCE = 40
-#: Of a correction: how far its target pose is from the block's, standard deviation in m and rad,
-#: and the range of the length of its pushes, m. The criterion's tolerances are 0.02 m and 0.35 rad.
-_CORRECTION_SHIFT, _CORRECTION_TURN = 0.022, 0.35
-_CORRECTION_LENGTH = (0.004, 0.05)
 
 
 def _outline_contacts() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -115,17 +110,9 @@ class PushTExpert:
     at the beginning of every episode. The same seed and ground truths give the same commands.
     """
 
-    def __init__(self, seed: int | None = None, corrections: float = 0.0) -> None:
-        """Begin with a random stream.
-
-        Args:
-            seed: Of the stream; None draws one from the system.
-            corrections: Share of target poses that lie near the block's own, so that a few short
-                pushes from the right sides do. Long pushes towards far poses hardly ever show
-                how to mend a pose that is nearly right, which is how every approach ends.
-        """
+    def __init__(self, seed: int | None = None) -> None:
+        """Begin with the random stream of ``seed``; None draws one from the system."""
         self._rng = np.random.default_rng(seed)
-        self._corrections = corrections
         self.reset()
 
     def reset(self, seed: int | None = None) -> None:
@@ -133,7 +120,6 @@ class PushTExpert:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self._goal: NDArray[np.float64] | None = None
-        self._corrects = False
         self._pushes_left = 0
         self._begin_choice()
 
@@ -185,7 +171,8 @@ class PushTExpert:
             self._wander_velocity = rng.uniform(-SPEED_LIMIT, SPEED_LIMIT, size=2)
             return
         if self._pushes_left == 0 or self._goal is None or self._is_near_goal(pose):
-            self._draw_goal(pose)
+            self._goal = draw_block_pose(rng, margin=0.02)
+            self._pushes_left = int(rng.integers(2, 8))
         self._pushes_left -= 1
         self._block_at_choice = pose.copy()
         agreement = _TWISTS @ self._wanted_twist(pose)
@@ -209,29 +196,12 @@ class PushTExpert:
         self._contact = int(index)
         self._walk_speed = rng.uniform(0.15, 0.21)
         self._push_speed = rng.uniform(0.08, 0.15)
-        self._push_length = rng.uniform(*(_CORRECTION_LENGTH if self._corrects else (0.03, 0.13)))
+        self._push_length = rng.uniform(0.03, 0.13)
         self._push_error = rng.normal(0.0, 0.2)
-
-    def _draw_goal(self, pose: NDArray[np.float64]) -> None:
-        """Draw the next target pose, and how many pushes it is worth."""
-        rng = self._rng
-        # Not drawn where there are none, so that the stream of a plain expert stays what it was.
-        self._corrects = self._corrections > 0 and rng.random() < self._corrections
-        if self._corrects:
-            spread = (_CORRECTION_SHIFT, _CORRECTION_SHIFT, _CORRECTION_TURN)
-            near = pose + rng.normal(0.0, spread)
-            if wall_clearance(near) > 0.01:
-                self._goal = near
-                self._pushes_left = int(rng.integers(1, 5))
-                return
-            self._corrects = False
-        self._goal = draw_block_pose(rng, margin=0.02)
-        self._pushes_left = int(rng.integers(2, 8))
 
     def _is_near_goal(self, pose: NDArray[np.float64]) -> bool:
         shift = np.hypot(*(pose[:2] - self._goal[:2]))
-        far, turned = (0.006, 0.08) if self._corrects else (0.015, 0.2)
-        return bool(shift < far and abs(wrap_angle(pose[2] - self._goal[2])) < turned)
+        return bool(shift < 0.015 and abs(wrap_angle(pose[2] - self._goal[2])) < 0.2)
 
     def _wanted_twist(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
         """Motion (3,) of unit norm from ``pose`` to the target, of the gravity centre, in m."""

@@ -106,18 +106,13 @@ def make_scene(name: str, seed: int | None = None) -> Scene:
     return _load(_entry(name).scene)(seed=seed)
 
 
-def make_expert(name: str, seed: int | None = None, corrections: float = 0.0) -> Expert:
+def make_expert(name: str, seed: int | None = None) -> Expert:
     """Make the scripted expert of a scene.
-
-    Args:
-        name: Of the scene.
-        seed: Of its random stream.
-        corrections: Share of its work that mends what is nearly right already.
 
     Raises:
         UserError: Unknown scene.
     """
-    return _load(_entry(name).expert)(seed=seed, corrections=corrections)
+    return _load(_entry(name).expert)(seed=seed)
 
 
 def register_scenes() -> None:
