@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Makes checkpoints/push_t-nano from nothing: data, three training seeds, check, evaluation, card.
-# Hours on two cores: the data once, then a training for each seed, then the evaluations.
+# Makes checkpoints/push_t-nano from nothing: data, three training seeds with two rounds of practice
+# each, check, evaluation, card. Hours on two cores: the data once, then every seed, then the
+# evaluations.
 #
 #   scripts/make_push_t_nano.sh [OUT]        default OUT: runs/push_t-nano
 #
 # Whatever OUT holds already is kept, so that the command may be given again after an interruption.
-# EPISODES=12000 SEEDS="0 1 2" GOALS=200   what is collected, trained and evaluated
+# EPISODES=12000 PRACTICE=1500             the expert's episodes, and the planner's in each round
+# SEEDS="0 1 2" GOALS=200                  what is trained and evaluated
 # SHIP=checkpoints/push_t-nano             where the first seed's checkpoint goes; empty: nowhere
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,17 +29,35 @@ if [ ! -e "$out/collected" ]; then
   touch "$out/collected"
 fi
 
+train() { # FOLDER SEED ARGUMENTS...
+  [ -e "$1/trained" ] && return
+  run train --config nano --out "$1" --resume --json "$1/train.json" seed="$2" "${@:3}" \
+    ${TRAIN_OVERRIDES:-}
+  touch "$1/trained"
+}
+
+practise() { # FOLDER SEED CHECKPOINT
+  [ -e "$1.collected" ] && return
+  run collect push_t --policy "$3" --episodes "${PRACTICE:-1500}" --seed "$2" --out "$1" --append
+  touch "$1.collected"
+}
+
+# The first rounds are short: they only have to drive well enough for the next one to learn from.
+short=(refinement.steps=1500 proposal.steps=1000)
 checkpoints=()
 for seed in ${SEEDS:-0 1 2}; do
   folder=$out/seed$seed
-  checkpoints+=("$folder/checkpoint")
-  if [ ! -e "$folder/trained" ]; then
-    echo "== train, seed $seed"
-    run train --data "$out/push_t" --config nano --out "$folder" --resume seed="$seed" \
-      --json "$folder/train.json" ${TRAIN_OVERRIDES:-}
-    touch "$folder/trained"
-  fi
-  run check "$folder/checkpoint" --data "$out/push_t" --json "$folder/check.json"
+  mkdir -p "$folder"
+  checkpoints+=("$folder/third/checkpoint")
+  echo "== train, seed $seed"
+  train "$folder/first" "$seed" --data "$out/push_t" "${short[@]}"
+  practise "$folder/practice1" "2${seed}1" "$folder/first/checkpoint"
+  train "$folder/second" "$seed" --refine "$folder/first/checkpoint" \
+    --data "$out/push_t" "$folder/practice1" "${short[@]}"
+  practise "$folder/practice2" "2${seed}2" "$folder/second/checkpoint"
+  train "$folder/third" "$seed" --refine "$folder/second/checkpoint" \
+    --data "$out/push_t" "$folder/practice1" "$folder/practice2" refinement.steps=4000
+  run check "$folder/third/checkpoint" --data "$out/push_t" --json "$folder/check.json"
 done
 
 # Goals that no setting was chosen on: the reporting split.

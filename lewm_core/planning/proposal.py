@@ -2,7 +2,9 @@
 
 The proposal is told how many blocks are left to the goal. Nobody knows that for a goal picture,
 so it is asked for every number at once, each answer is rolled out through the world model, and the
-one whose end is nearest to the goal is taken; a block more has to be worth its time.
+one whose end is nearest to the goal is taken; a block more has to be worth its time. Where no answer
+gets near, there is no arrival that time could be saved on: then the nearest end is taken, however
+many blocks it needs.
 """
 
 from __future__ import annotations
@@ -24,53 +26,57 @@ from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Objective
 
 
-class ProposalSolverConfig(BaseModel):
-    """Settings of the proposal by itself: no search.
+class ArrivalConfig(BaseModel):
+    """How the arrival is chosen from those that the proposal was asked for.
 
     Attributes:
         horizon: Blocks that a plan has at most; every arrival after 1 .. horizon blocks is
             imagined.
         block_price: A plan that is one block longer must end nearer to the goal by this share.
+        doubt: The proposal is out of its depth if its plan ends farther from the goal than this
+            share of the squared distance now. The longest way is not too long then, and a search
+            widens.
+        near: A state is near its goal, where nothing has to be gained any more, below this share
+            of 2 D: the mean squared distance of unrelated states, which SIGReg makes normal with
+            variance 1 in each of D dimensions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["proposal"] = "proposal"
-    horizon: int = Field(5, ge=1, le=1000)
+    horizon: int = Field(8, ge=1, le=1000)
     block_price: float = Field(0.25, ge=0, lt=1)
+    doubt: float = Field(0.5, gt=0, allow_inf_nan=False)
+    near: float = Field(0.03, ge=0, allow_inf_nan=False)
 
 
-class ProposalCEMConfig(BaseModel):
+class ProposalSolverConfig(ArrivalConfig):
+    """Settings of the proposal by itself: no search; attributes as in `ArrivalConfig`."""
+
+    kind: Literal["proposal"] = "proposal"
+
+
+class ProposalCEMConfig(ArrivalConfig):
     """Settings of a cross-entropy search that begins at the proposal's plan.
 
     Standard deviations are in normalised action space: 1 is the spread of the training data.
 
     Attributes:
-        horizon: As in `ProposalSolverConfig`.
-        block_price: As in `ProposalSolverConfig`.
         candidates: Per round, the mean among them.
         rounds: Of the search.
         elites: Best candidates that make the next mean and standard deviation.
         initial_std: Where the proposal's plan gets to the goal.
-        wide_std: Where it does not: the proposal is out of its depth, and the search widens.
-        doubt: The proposal is out of its depth if its plan ends farther from the goal than this
-            share of the distance now.
+        wide_std: Where it does not.
         min_std: The search never narrows further than this.
         noise_correlation: Of the noise of one control step with the next.
         seed: Of the random numbers.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["proposal+cem"] = "proposal+cem"
-    horizon: int = Field(5, ge=1, le=1000)
-    block_price: float = Field(0.25, ge=0, lt=1)
     candidates: int = Field(96, ge=2)
     rounds: int = Field(3, ge=1)
     elites: int = Field(10, ge=2)
     initial_std: float = Field(0.4, gt=0, allow_inf_nan=False)
     wide_std: float = Field(1.0, gt=0, allow_inf_nan=False)
-    doubt: float = Field(0.5, gt=0, allow_inf_nan=False)
     min_std: float = Field(0.05, ge=0, allow_inf_nan=False)
     noise_correlation: float = Field(0.6, ge=0, lt=1)
     seed: int = Field(0, ge=0)
@@ -215,13 +221,15 @@ class ProposalSolver(CEM):
         states = imagined.states.unflatten(0, (rows, horizon))
         ends = states.diagonal(dim1=1, dim2=2).transpose(1, 2)
         distance = (ends - goal[:, None]).square().sum(dim=-1)
-        price = (1.0 - self.settings.block_price) ** -arrivals.to(distance)
         # A plan that is not finite must not be chosen, and not win by being so.
-        chosen = torch.nan_to_num(distance * price, nan=torch.inf).argmin(dim=1)
-        arrival = chosen + 1
-        row = torch.arange(rows, device=history.device)
-        blocks = imagined.blocks.unflatten(0, (rows, horizon))[row, chosen]
+        distance = torch.nan_to_num(distance, nan=torch.inf)
+        price = (1.0 - self.settings.block_price) ** -arrivals.to(distance)
         now = (history[:, -1] - goal).square().sum(dim=-1)
-        ceiling = getattr(self.settings, "doubt", torch.inf)
-        certain = distance[row, chosen] <= ceiling * now
+        chosen = (distance * price).argmin(dim=1)
+        row = torch.arange(rows, device=history.device)
+        certain = distance[row, chosen] <= self.settings.doubt * now
+        is_near = now < self.settings.near * 2 * goal.shape[1]
+        chosen = torch.where(certain | is_near, chosen, distance.argmin(dim=1))
+        arrival = chosen + 1
+        blocks = imagined.blocks.unflatten(0, (rows, horizon))[row, chosen]
         return blocks[:, : int(arrival.max())], arrival, certain

@@ -49,7 +49,7 @@ def test_presets_kinds_become_their_solvers(model):
         solver = make_solver(model, config, LIMITS)
         assert isinstance(solver, ProposalSolver)
         assert isinstance(solver, Solver)
-        assert solver.horizon == 5
+        assert solver.horizon == 8
 
 
 def test_a_model_without_a_proposal_is_refused_by_name(model):
@@ -60,7 +60,8 @@ def test_a_model_without_a_proposal_is_refused_by_name(model):
 
 def test_the_best_of_all_arrivals_is_planned(model):
     task = scene(model, rows=1)
-    plan = make_solver(model, ProposalSolverConfig(block_price=0.0), LIMITS).plan(**task)
+    config = ProposalSolverConfig(horizon=5, block_price=0.0)
+    plan = make_solver(model, config, LIMITS).plan(**task)
     limits = (torch.full((10,), -1.5), torch.full((10,), 1.5))
     ends = []
     for arrival in range(1, 6):
@@ -77,14 +78,30 @@ def test_the_best_of_all_arrivals_is_planned(model):
 
 def test_a_block_more_has_to_be_worth_its_price(model):
     task = scene(model, rows=8)
-    free = make_solver(model, ProposalSolverConfig(block_price=0.0), LIMITS)
-    dear = make_solver(model, ProposalSolverConfig(block_price=0.95), LIMITS)
+    free = make_solver(model, ProposalSolverConfig(block_price=0.0, doubt=1e9), LIMITS)
+    dear = make_solver(model, ProposalSolverConfig(block_price=0.95, doubt=1e9), LIMITS)
     rows = [
         {key: value[row : row + 1] for key, value in task.items()} for row in range(8)
     ]
     cheap_lengths = [free.plan(**row).horizon for row in rows]
     dear_lengths = [dear.plan(**row).horizon for row in rows]
     assert sum(dear_lengths) < sum(cheap_lengths)
+
+
+def test_time_has_no_price_where_no_plan_arrives_and_the_goal_is_not_near(model):
+    task = scene(model, rows=8)
+    rows = [{key: value[row : row + 1] for key, value in task.items()} for row in range(8)]
+
+    def lengths(**settings: float) -> list[int]:
+        solver = make_solver(model, ProposalSolverConfig(**settings), LIMITS)
+        return [solver.plan(**row).horizon for row in rows]
+
+    nearest_end = lengths(block_price=0.0)
+    assert lengths(block_price=0.95, doubt=1e-9, near=0.0) == nearest_end
+    # Near its goal, or sure to get there, the price holds.
+    shortest = lengths(block_price=0.95, doubt=1e9)
+    assert lengths(block_price=0.95, doubt=1e-9, near=1e9) == shortest
+    assert sum(shortest) < sum(nearest_end)
 
 
 def test_rows_side_by_side_are_planned_as_alone(model):
