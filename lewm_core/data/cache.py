@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from lewm_core.data.contract import (
     contract_differences,
     load_contract,
 )
+from lewm_core.data.frame_cache import EpisodeIndex, FrameCache, join_caches
 from lewm_core.data.locks import hold_lock
 from lewm_core.errors import BagError, ContractError, UserError
 
@@ -41,69 +42,6 @@ _ROWS_AT_ONCE = 4096
 _SPARE_BYTES = 256 * 1024**2
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class EpisodeIndex:
-    """Where one episode lies in the cache.
-
-    Attributes:
-        name: Of the episode.
-        bag: Path of its bag.
-        first: Its first tick.
-        count: Number of its ticks.
-    """
-
-    name: str
-    bag: str
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
-class FrameCache:
-    """All episodes of a dataset, ticks one after the other.
-
-    Attributes:
-        folder: Where it is kept.
-        contract: Of the bags.
-        image_size: S, px.
-        episodes: In the order of the bags.
-        frames: ``(N, 3, S, S)`` uint8 memory map, RGB.
-        frame_index: ``(K,)`` int32; row of the tick's picture in ``frames``, -1 where none.
-        actions: ``(K, A)`` float32, in the contract's units; NaN where not valid.
-        action_valid: ``(K,)`` bool.
-        states: ``(K, S)`` float32; NaN where none was recorded.
-        state_names: Of the columns of ``states``.
-    """
-
-    folder: Path
-    contract: Contract
-    image_size: int
-    episodes: list[EpisodeIndex]
-    frames: np.ndarray
-    frame_index: np.ndarray
-    actions: np.ndarray
-    action_valid: np.ndarray
-    states: np.ndarray
-    state_names: list[str]
-
-    def ticks_of(self, names: Iterable[str]) -> np.ndarray:
-        """Return the ticks ``(n,)`` of some episodes, in order.
-
-        Raises:
-            BagError: There is no episode of a name.
-        """
-        wanted = set(names)
-        unknown = wanted - {episode.name for episode in self.episodes}
-        if unknown:
-            raise BagError(f"there is no episode {sorted(unknown)[0]!r} in the data")
-        parts = [
-            np.arange(episode.first, episode.first + episode.count)
-            for episode in self.episodes
-            if episode.name in wanted
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def default_cache_dir() -> Path:
@@ -125,6 +63,9 @@ def build_cache(
 ) -> FrameCache:
     """Return the frame cache of some bags; build it unless the same was built before.
 
+    Every folder among the paths has a cache of its own, so that what is added to a training in a
+    new folder is all that has to be read; bags named one by one share one.
+
     Args:
         paths: Bags and folders of bags, see `find_bags`.
         contract: Which topics; must be the one the bags were recorded with.
@@ -139,10 +80,36 @@ def build_cache(
         ImageError: A picture cannot be decoded, or has another size than the contract says.
         UserError: The disk has no room.
     """
-    bags = find_bags(paths)
-    check_recorded_contracts(bags, contract)
+    groups = _group_bags([paths] if isinstance(paths, str | Path) else list(paths))
+    for bags in groups:
+        check_recorded_contracts(bags, contract)
     folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
+    return join_caches(
+        [_cache_of(bags, contract, image_size, folder, progress, workers) for bags in groups]
+    )
+
+
+def _group_bags(paths: list[str | Path]) -> list[list[Path]]:
+    """Split the bags under some paths into one list for each folder of bags, each bag once."""
+    groups: dict[Path | None, list[Path]] = {}
+    seen: set[Path] = set()
+    for path in map(Path, paths):
+        bags = find_bags(path)
+        group = groups.setdefault(None if bags == [path] else path, [])
+        group += [bag for bag in bags if bag not in seen]
+        seen.update(bags)
+    return [bags for bags in groups.values() if bags]
+
+
+def _cache_of(
+    bags: list[Path],
+    contract: Contract,
+    image_size: int,
+    folder: Path,
+    progress: Progress | None,
+    workers: int | None,
+) -> FrameCache:
     target = folder / _key(bags, contract, image_size)
     if not (target / _INDEX).exists():
         # Whoever comes second waits, and finds the work done; a killed builder frees the lock.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lewm_core.data.cache import EpisodeIndex, FrameCache
+from lewm_core.data.frame_cache import EpisodeIndex, FrameCache
 from lewm_core.errors import BagError
 
 _LOGGER = logging.getLogger(__name__)

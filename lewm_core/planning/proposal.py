@@ -2,9 +2,9 @@
 
 The proposal is told how many blocks are left to the goal. Nobody knows that for a goal picture,
 so it is asked for every number at once, each answer is rolled out through the world model, and the
-one whose end is nearest to the goal is taken; a block more has to be worth its time. Where no answer
-gets near, there is no arrival that time could be saved on: then the nearest end is taken, however
-many blocks it needs.
+one whose end is nearest to the goal is taken; a block more has to be worth its time. Where no
+answer gets near, there is no arrival that time could be saved on: then the nearest end is taken,
+however many blocks it needs.
 """
 
 from __future__ import annotations

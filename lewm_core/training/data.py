@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lewm_core.data.cache import FrameCache, build_cache
+from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
 from lewm_core.data.contract import (
     CONTRACT_FILE,
@@ -15,6 +15,7 @@ from lewm_core.data.contract import (
     contract_differences,
     load_contract,
 )
+from lewm_core.data.frame_cache import FrameCache
 from lewm_core.data.origin import Origin, read_origins
 from lewm_core.data.split import split_episodes
 from lewm_core.errors import BagError, ContractError

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lewm_core.data.cache import FrameCache
+from lewm_core.data.frame_cache import FrameCache
 from lewm_core.errors import BagError
 from lewm_core.model.world_model import WorldModel
 

@@ -88,6 +88,38 @@ def test_a_second_call_reads_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "cache").glob(".*")) == []
 
 
+def test_only_what_is_new_is_read_where_folders_are_joined(tmp_path: Path) -> None:
+    first, second = dataset(tmp_path / "first"), dataset(tmp_path / "second", episodes=2)
+    alone = build(tmp_path, first), build(tmp_path, second)
+    calls: list[tuple[int, int]] = []
+    joined = build(tmp_path, [first, second], progress=lambda *done: calls.append(done))
+    assert calls == []
+    np.testing.assert_array_equal(
+        joined.frames[np.arange(len(joined.frames))],
+        np.concatenate([cache.frames for cache in alone]),
+    )
+    assert joined.frames.shape == (len(joined.frames), 3, 4, 4)
+    assert len(joined.episodes) == sum(len(cache.episodes) for cache in alone)
+    for number, cache in enumerate(alone):
+        for episode in cache.episodes:
+            there = next(entry for entry in joined.episodes if entry.bag == episode.bag)
+            ours = slice(there.first, there.first + there.count)
+            theirs = slice(episode.first, episode.first + episode.count)
+            for name in ("actions", "action_valid", "states"):
+                np.testing.assert_array_equal(
+                    getattr(joined, name)[ours], getattr(cache, name)[theirs], err_msg=str(number)
+                )
+            rows, own = joined.frame_index[ours], cache.frame_index[theirs]
+            np.testing.assert_array_equal(rows >= 0, own >= 0)
+            np.testing.assert_array_equal(
+                joined.frames[rows[rows >= 0].reshape(1, -1)][0], cache.frames[own[own >= 0]]
+            )
+    # A bag that is named twice is there once, and bags named one by one share a cache.
+    again = build(tmp_path, [first, second, first / "episode_0"])
+    assert len(again.episodes) == len(joined.episodes)
+    assert isinstance(build(tmp_path, sorted(first.glob("episode_*"))).frames, np.ndarray)
+
+
 def test_a_fast_camera_leaves_no_unused_rows(tmp_path: Path) -> None:
     """30 Hz on a 10 Hz grid: two pictures in three are never looked at."""
     bags = []

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lewm_core.data.cache import FrameCache, build_cache
+from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
+from lewm_core.data.frame_cache import FrameCache
 from lewm_core.data.split import is_held_out, split_episodes
 from lewm_core.errors import BagError, UserError
 from test.data.synthetic import MS, small_contract, write_bag, write_episode

@@ -13,8 +13,9 @@ import numpy as np
 import yaml
 
 from lewm_core.data.bags import BagWriter
-from lewm_core.data.cache import FrameCache, build_cache
+from lewm_core.data.cache import build_cache
 from lewm_core.data.contract import Contract, save_contract
+from lewm_core.data.frame_cache import FrameCache
 from lewm_core.training.config import TrainConfig, load_train_config
 from lewm_core.training.data import TrainingData, open_data, resolve
 from test.data.synthetic import MS, image_message, small_contract, stamped

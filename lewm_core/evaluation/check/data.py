@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lewm_core.data.cache import FrameCache, build_cache
+from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
 from lewm_core.data.contract import Contract
+from lewm_core.data.frame_cache import FrameCache
 from lewm_core.errors import BagError, UserError
 from lewm_core.model.world_model import WorldModel
 from lewm_core.training.data import find_contract
