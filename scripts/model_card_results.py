@@ -30,8 +30,10 @@ def main(results: Path, card: Path) -> None:
         raise SystemExit(f"{results}: no eval-NAME.json; run scripts/make_push_t_nano.sh")
     text = card.read_text().split(HEADING)[0].rstrip()
     lines = [text, "", HEADING, "", *_protocol(next(iter(records.values()))), ""]
-    lines += ["| planner | protocol | goals | training seed | any time | at the end | plan, p50 / p95 |",
-              "|---|---|---|---|---|---|---|"]
+    lines += [
+        "| planner | protocol | goals | training seed | any time | at the end | plan, p50 / p95 |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for record in records.values():
         lines += _rows(record)
     lines += ["", *_baselines(records), "", *_verdicts(results), ""]

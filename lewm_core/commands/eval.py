@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--goal-tolerance-factor",
         type=float,
         metavar="F",
-        help="hold within F times the latent distance of one block, as the planner node does "
-        "(default: pursue every goal until the budget is over)",
+        help="hold within F times the latent distance of one block, as the planner node does; 0: "
+        "pursue every goal until the budget is over (default: the protocol's)",
     )
     parser.add_argument(
         "--batch",

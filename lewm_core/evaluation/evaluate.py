@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ class EvaluationRequest:
         settings: ``key=value`` put in place of the preset's.
         data: Recorded episodes to take starts and goals from; empty: fresh ones.
         batch: Episodes that advance together.
-        goal_tolerance_factor: See `make_setup`.
+        goal_tolerance_factor: In place of the protocol's; 0: goals are pursued to the end.
         timed_plans: Plans that are timed one at a time, at most.
     """
 
@@ -82,6 +83,13 @@ class EvaluationRequest:
     goal_tolerance_factor: float | None = None
     timed_plans: int = DEFAULT_PLANS
 
+    @property
+    def tolerance_factor(self) -> float | None:
+        """The factor in force, see `make_setup`."""
+        if self.goal_tolerance_factor is None:
+            return self.protocol.goal_tolerance_factor
+        return self.goal_tolerance_factor or None
+
     def check(self) -> None:
         """Refuse numbers that make no sense.
 
@@ -94,6 +102,9 @@ class EvaluationRequest:
                 raise UserError(f"{name} is {getattr(self, name)}, must be 1 or more")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}, must not be negative")
+        factor = self.goal_tolerance_factor
+        if factor is not None and not (math.isfinite(factor) and factor >= 0):
+            raise UserError(f"goal_tolerance_factor is {factor}, must be 0 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +226,7 @@ def evaluate(
             request.planner,
             request.protocol,
             settings=request.settings,
-            goal_tolerance_factor=request.goal_tolerance_factor,
+            goal_tolerance_factor=request.tolerance_factor,
         )
         for candidate in candidates
     ]

@@ -102,7 +102,7 @@ def make_setup(
         if block is None:
             raise CheckpointError(
                 "model.json has no latent.one_block_distance, which a goal tolerance is measured "
-                "in; leave --goal-tolerance-factor out"
+                "in; give --goal-tolerance-factor 0"
             )
         tolerance = goal_tolerance_factor * block
     return PlannerSetup(model, contract, protocol.apply(config), Path(name).stem, tolerance)

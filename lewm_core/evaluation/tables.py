@@ -29,8 +29,10 @@ def heading(record: Mapping[str, Any]) -> str:
     ]
     settings = list(record["config"]["settings"])
     factor = record["config"]["goal_tolerance_factor"]
-    if factor is not None:
-        settings.append(f"goal tolerance factor {factor:g}")
+    if factor is None:
+        lines.append("goals are pursued until the budget is over, also when they were reached")
+    else:
+        lines.append(f"reached: within {factor:g} times the latent distance of one block")
     if settings:
         lines.append(f"settings changed: {', '.join(settings)}")
     return "\n".join(lines)

@@ -81,6 +81,7 @@ def model_card(metadata: dict[str, Any], command: str) -> str:
         f"- Command: `{command}`" if command else "",
         f"- {metadata['steps']} of {metadata['steps_planned']} steps, "
         f"{metadata['minutes']:.1f} minutes, seed {metadata['seed']}",
+        *_rounds(metadata),
         f"- Machine: {metadata['machine']}; {_plural(metadata['threads'], 'thread')}, "
         f"{metadata['precision']}" + _speed(metadata["frames_per_s"]),
         f"- Loss: prediction ({settings['loss']['rollout_steps']} steps rolled out) + "
@@ -92,6 +93,25 @@ def model_card(metadata: dict[str, Any], command: str) -> str:
     if metadata["evaluation"]:
         lines += _evaluation(metadata["evaluation"])
     return "\n".join(lines)
+
+
+def _rounds(metadata: dict[str, Any]) -> list[str]:
+    """One line for the later stages of every round, the first one first."""
+    rounds = [*metadata.get("former_stages", ()), metadata]
+    if not metadata.get("stages"):
+        return []
+    lines = []
+    for number, entry in enumerate(rounds, start=1):
+        stages = entry.get("stages", {})
+        parts = [
+            f"{name} {stages[f'minutes_{name}']:.1f} minutes"
+            + (f" ({stages[f'steps_{name}']} steps)" if f"steps_{name}" in stages else "")
+            for name in ("embedding", "refinement", "proposal")
+            if f"minutes_{name}" in stages
+        ]
+        which = f"Later stages, round {number}" if len(rounds) > 1 else "Later stages"
+        lines.append(f"- {which}, on {', '.join(entry['data'])}: {', '.join(parts)}")
+    return lines
 
 
 def _evaluation(row: dict[str, float | None]) -> list[str]:

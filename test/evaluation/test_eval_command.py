@@ -26,7 +26,7 @@ FAST = ["--planner", "nano", "--set", "solver.candidates=16", "--set", "solver.e
 
 def checkpoint(folder, seed=0, **training):
     metadata = {"trained_episodes": ["push_t_s5_000000"], "held_out_episodes": [],
-                "latent": {"one_block_distance": 1.0}, **training}
+                "latent": {"one_block_distance": 1e-6}, **training}
     return str(save_checkpoint(
         folder, tiny_model(seed), load_contract("push_t").to_dict(), metadata, "A test."
     ))

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from lewm_core.errors import ConfigError, UserError
+from lewm_core.evaluation.evaluate import EvaluationRequest
 from lewm_core.evaluation.planner_setup import change_settings, make_setup
 from lewm_core.evaluation.protocols import known_protocols, load_protocol
 from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig, planner_for
+from lewm_core.planning.config import GOAL_TOLERANCE_FACTOR
 from test.evaluation.models import tiny_model
 
 PRESET = PlannerConfig(
@@ -84,6 +86,22 @@ def test_the_protocols_word_is_the_last():
     assert setup.config.controller.execute_blocks == 1 and setup.config.solver.rounds == 2
     assert setup.goal_tolerance == pytest.approx(0.5) and setup.name == "nano"
     assert setup.controller().goal_tolerance == setup.goal_tolerance
+
+
+def test_the_tolerance_is_the_protocols_unless_given():
+    def factor(protocol: str, given: float | None = None) -> float | None:
+        request = EvaluationRequest(
+            "push_t", load_protocol(protocol), goal_tolerance_factor=given
+        )
+        request.check()
+        return request.tolerance_factor
+
+    assert factor("mpc") == factor("far") == GOAL_TOLERANCE_FACTOR
+    assert factor("paper") is None
+    assert factor("mpc", 0.0) is None and factor("paper", 0.2) == 0.2
+    for wrong in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="goal_tolerance_factor is"):
+            factor("mpc", wrong)
 
 
 def test_a_checkpoint_with_a_proposal_plans_with_it():
