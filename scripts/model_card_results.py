@@ -42,7 +42,7 @@ def main(results: Path, card: Path) -> None:
 
 def _protocol(record: dict[str, Any]) -> list[str]:
     return [
-        f"`lewm-eval`, {record['episodes']} goals of fresh expert episodes (seed {record['seed']}, "
+        f"`lewm-eval`, goals of fresh expert episodes (seed {record['seed']}, "
         f"split {record['split']}: no setting was chosen on them), success by the published "
         "criterion, 95 % Wilson interval in brackets. Plans are timed one at a time on "
         f"{record['machine']}, {record['threads']} thread(s).",
@@ -61,7 +61,8 @@ def _rows(record: dict[str, Any]) -> list[str]:
             mean = {key: sum(table[key] for table in ours) / len(ours)
                     for key in ("success_any", "success_final")}
             rows.append(
-                f"| `{record['planner']}` | {record['protocol']} | {distance} steps | **mean** | "
+                f"| `{record['planner']}` | {record['protocol']} | {record['episodes']}, {distance} "
+                f"steps | **mean** | "
                 f"**{_percent(mean['success_any'])}** | **{_percent(mean['success_final'])}** | |"
             )
     return rows
@@ -75,7 +76,8 @@ def _row(record: dict[str, Any], distance: int, seed: str, table: dict[str, Any]
     times = (f"{table['plan_ms_p50']:.0f} / {table['plan_ms_p95']:.0f} ms"
              if table.get("plan_ms_p50") is not None else "")
     return (
-        f"| `{record['planner']}` | {record['protocol']} | {distance} steps | {seed} | "
+        f"| `{record['planner']}` | {record['protocol']} | "
+        f"{record['episodes']}, {distance} steps | {seed} | "
         f"{rate('success_any', 'ci95_any')} | {rate('success_final', 'ci95_final')} | {times} |"
     )
 
