@@ -61,8 +61,8 @@ def _rows(record: dict[str, Any]) -> list[str]:
             mean = {key: sum(table[key] for table in ours) / len(ours)
                     for key in ("success_any", "success_final")}
             rows.append(
-                f"| `{record['planner']}` | {record['protocol']} | {record['episodes']}, {distance} "
-                f"steps | **mean** | "
+                f"| `{record['planner']}` | {record['protocol']} | {record['episodes']}, "
+                f"{distance} steps | **mean** | "
                 f"**{_percent(mean['success_any'])}** | **{_percent(mean['success_final'])}** | |"
             )
     return rows
