@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lewm_core
 from lewm_core.collection import practice
@@ -92,10 +93,11 @@ def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> Non
             after.append(float((episode.states[-1] - episode.goal).square().sum()))
         choose(episode)
         picture = collector._prepare(episode.fresh_goal)
-        goal = practice.torch.from_numpy(picture)[None, None]
+        goal = torch.from_numpy(picture)[None, None]
         here = episode.states[-1] if episode.states else None
         if here is not None:
-            before.append(float((model.encode(goal)[0, 0] - here).square().sum()))
+            with torch.no_grad():
+                before.append(float((model.encode(goal)[0, 0] - here).square().sum()))
 
     collector._choose_goal = spy  # type: ignore[method-assign]
     seeds = [np.random.SeedSequence(3, spawn_key=(index,)) for index in range(8)]
