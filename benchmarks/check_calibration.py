@@ -29,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 import lewm_core
-from lewm_core.collection.recording import EpisodeCollector, random_driver
+from lewm_core.collection import EpisodeCollector, random_driver
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.data.contract import CONTRACT_FILE, Contract, load_contract, save_contract
 from lewm_core.evaluation.check import run_check

@@ -8,6 +8,7 @@
 # Whatever OUT holds already is kept, so that the command may be given again after an interruption.
 # EPISODES=12000 PRACTICE=1500             the expert's episodes, and the planner's in each round
 # SEEDS="0 1 2" GOALS=200                  what is trained and evaluated
+# FIRST_OVERRIDES TRAIN_OVERRIDES          settings of the first run of a seed, and of every run
 # SHIP=checkpoints/push_t-nano             where the first seed's checkpoint goes; empty: nowhere
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -50,7 +51,7 @@ for seed in ${SEEDS:-0 1 2}; do
   mkdir -p "$folder"
   checkpoints+=("$folder/third/checkpoint")
   echo "== train, seed $seed"
-  train "$folder/first" "$seed" --data "$out/push_t" "${short[@]}"
+  train "$folder/first" "$seed" --data "$out/push_t" "${short[@]}" ${FIRST_OVERRIDES:-}
   practise "$folder/practice1" "2${seed}1" "$folder/first/checkpoint"
   train "$folder/second" "$seed" --refine "$folder/first/checkpoint" \
     --data "$out/push_t" "$folder/practice1" "${short[@]}"

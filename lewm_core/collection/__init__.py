@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-from lewm_core.collection.random_driver import RandomDriver
+from lewm_core.collection.random_driver import RandomDriver, random_driver
 from lewm_core.collection.recording import (
     EpisodeCollector,
     EpisodeRecorder,
     check_scene_contract,
-    random_driver,
 )
 
 __all__ = [

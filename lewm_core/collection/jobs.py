@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import groupby
@@ -96,7 +96,15 @@ def _units(job: CollectionJob, indices: Sequence[int]) -> list[list[int]]:
 class _Collector(Protocol):
     """Writes the episodes of a unit."""
 
-    def __call__(self, paths: Sequence[Path], seeds: Sequence[SeedSequence]) -> None: ...
+    def collect_all(
+        self,
+        paths: Sequence[Path],
+        steps: int,
+        picture_every: int,
+        seeds: Sequence[SeedSequence],
+    ) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class _Worker:
@@ -104,9 +112,7 @@ class _Worker:
 
     def __init__(self, job: CollectionJob) -> None:
         self._job = job
-        self._collect, self.close = (
-            _practice(job) if job.policy == "practice" else _drive(job)
-        )
+        self._collector = _practice(job) if job.policy == "practice" else _drive(job)
 
     def __call__(self, unit: Sequence[int]) -> int:
         job = self._job
@@ -115,30 +121,29 @@ class _Worker:
             # Of an earlier run that was killed.
             shutil.rmtree(path, ignore_errors=True)
         seeds = [SeedSequence(job.seed, spawn_key=(index,)) for index in unit]
-        self._collect(partial, seeds)
+        self._collector.collect_all(partial, job.steps, job.picture_every, seeds)
         for path, index in zip(partial, unit, strict=True):
             path.rename(job.episode(index))
         return len(unit)
 
+    def close(self) -> None:
+        """Free the camera's buffers."""
+        self._collector.close()
 
-def _drive(job: CollectionJob) -> tuple[_Collector, Callable[[], None]]:
-    """Return what collects episodes of an expert or of random commands, and what ends it."""
-    from lewm_core.collection.recording import EpisodeCollector, random_driver
+
+def _drive(job: CollectionJob) -> _Collector:
+    """Return what collects episodes of an expert or of random commands."""
+    from lewm_core.collection.random_driver import random_driver
+    from lewm_core.collection.recording import EpisodeCollector
     from lewm_core.scenes import make_scene
 
     scene = make_scene(job.scene, seed=0)
     driver = random_driver(scene) if job.policy == "random" else None
-    collector = EpisodeCollector(job.scene, load_contract(job.scene), scene=scene, driver=driver)
-
-    def collect(paths: Sequence[Path], seeds: Sequence[SeedSequence]) -> None:
-        for path, seed in zip(paths, seeds, strict=True):
-            collector.collect(path, job.steps, job.picture_every, seed)
-
-    return collect, collector.close
+    return EpisodeCollector(job.scene, load_contract(job.scene), scene=scene, driver=driver)
 
 
-def _practice(job: CollectionJob) -> tuple[_Collector, Callable[[], None]]:
-    """Return what collects episodes of a planner, and what ends it."""
+def _practice(job: CollectionJob) -> _Collector:
+    """Return what collects episodes of a planner."""
     import torch
 
     import lewm_core
@@ -148,13 +153,7 @@ def _practice(job: CollectionJob) -> tuple[_Collector, Callable[[], None]]:
     # not depend on how many.
     torch.set_num_threads(1)
     assert job.checkpoint is not None
-    model = lewm_core.load(job.checkpoint)
-    collector = PracticeCollector(job.scene, load_contract(job.scene), model)
-
-    def collect(paths: Sequence[Path], seeds: Sequence[SeedSequence]) -> None:
-        collector.collect(paths, job.steps, job.picture_every, seeds)
-
-    return collect, collector.close
+    return PracticeCollector(job.scene, load_contract(job.scene), lewm_core.load(job.checkpoint))
 
 
 _worker: _Worker | None = None

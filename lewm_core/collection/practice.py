@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.collection.recording import EpisodeRecorder, check_scene_contract
-from lewm_core.data.contract import Contract, contract_differences
+from lewm_core.data.contract import Contract, require_contract
 from lewm_core.data.images import prepare_picture
-from lewm_core.errors import ContractError, UserError
+from lewm_core.errors import UserError
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning import load_planner_config, make_solver, planner_for
 from lewm_core.scenes import make_expert, make_scene
@@ -77,12 +77,7 @@ class PracticeCollector:
     """
 
     def __init__(self, name: str, contract: Contract, model: WorldModel) -> None:
-        differences = contract_differences(Contract.from_dict(model.contract, "model"), contract)
-        if differences:
-            raise ContractError(
-                f"the checkpoint was trained with another contract than scene {name!r} has: "
-                + "; ".join(differences)
-            )
+        require_contract(model.contract, contract, "the checkpoint")
         self._contract, self._model = contract, model
         self._scene: Scene = make_scene(name, seed=0)
         self._expert: Expert = make_expert(name, seed=0)
@@ -92,13 +87,13 @@ class PracticeCollector:
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
         self._solver = make_solver(model, load_planner_config(preset).solver, (lower, upper))
 
-    def collect(
+    def collect_all(
         self,
         paths: Sequence[Path],
         steps: int,
         picture_every: int,
         seeds: Sequence[np.random.SeedSequence],
-    ) -> list[int]:
+    ) -> None:
         """Run and write some episodes side by side.
 
         Args:
@@ -106,9 +101,6 @@ class PracticeCollector:
             steps: Control steps of each, K.
             picture_every: Control steps from picture to picture, P.
             seeds: Of each: scene, goals and noise.
-
-        Returns:
-            The number of pictures of each.
 
         Raises:
             BagError: One of ``paths`` exists already.
@@ -144,7 +136,6 @@ class PracticeCollector:
             for episode in episodes:
                 self._scene.set_state(episode.full)
                 episode.recorder.observe(episode.truth)
-            return [episode.recorder.pictures for episode in episodes]
 
     def close(self) -> None:
         """Free the camera's buffers."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm_core.scenes.registry import Scene
+
 
 class RandomDriver:
     """Uniform commands within the limits, another one every control step; an `Expert`.
@@ -33,3 +35,8 @@ class RandomDriver:
     def act(self, ground_truth: ArrayLike) -> NDArray[np.float64]:
         """Return a drawn command (A,); the ground truth is not looked at."""
         return self._rng.uniform(self._lower, self._upper)
+
+
+def random_driver(scene: Scene) -> RandomDriver:
+    """Return what drives a scene by uniform commands within its limits."""
+    return RandomDriver(scene.action_lower, scene.action_upper, seed=0)

@@ -13,14 +13,13 @@ Command a_k is in force from tick k to tick k + 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.collection.random_driver import RandomDriver
 from lewm_core.data.bags import BagWriter
 from lewm_core.data.contract import Contract
 from lewm_core.data.fields import FieldSelector
@@ -188,6 +187,17 @@ class EpisodeCollector:
             recorder.observe(state)
         return recorder.pictures
 
+    def collect_all(
+        self,
+        paths: Sequence[Path],
+        steps: int,
+        picture_every: int,
+        seeds: Sequence[np.random.SeedSequence],
+    ) -> None:
+        """Run and write some episodes, one after the other; see `collect`."""
+        for path, seed in zip(paths, seeds, strict=True):
+            self.collect(path, steps, picture_every, seed)
+
     def close(self) -> None:
         """Free the camera's buffers."""
         self._scene.close()
@@ -223,8 +233,3 @@ def check_scene_contract(scene: Scene, name: str, contract: Contract) -> None:
 def _stamp(message: Any, stamp_ns: int) -> None:
     if hasattr(message, "header"):
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, _NS_PER_S)
-
-
-def random_driver(scene: Scene) -> RandomDriver:
-    """Return what drives a scene by uniform commands within its limits."""
-    return RandomDriver(scene.action_lower, scene.action_upper, seed=0)

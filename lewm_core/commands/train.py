@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     from lewm_core.training.base import (
         base_config,
         base_record,
+        check_overrides,
         continued_metadata,
         load_base,
     )
@@ -101,6 +102,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
     config = load_train_config(arguments.config, overrides, action_dim=len(contract.action_names))
     base = None
     if arguments.refine is not None:
+        check_overrides(overrides)
         base = load_base(arguments.refine, contract)
         config = base_config(config, base)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lewm_core.data.bags import find_bags
+from lewm_core.data.bags import DamagedBagError, find_bags
 from lewm_core.data.cache_bag import Piece
 from lewm_core.data.cache_build import read_bags, survey_bags
 from lewm_core.data.contract import (
@@ -85,9 +85,19 @@ def build_cache(
         check_recorded_contracts(bags, contract)
     folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    return join_caches(
-        [_cache_of(bags, contract, image_size, folder, progress, workers) for bags in groups]
-    )
+    caches: list[FrameCache] = []
+    damaged: list[DamagedBagError] = []
+    for bags in groups:
+        try:
+            caches.append(_cache_of(bags, contract, image_size, folder, progress, workers))
+        except DamagedBagError as error:
+            damaged.append(error)
+    if not caches:
+        raise damaged[0]
+    for error in damaged:
+        # As for a damaged bag among good ones of one folder.
+        _LOGGER.warning("left out: %s", error)
+    return join_caches(caches)
 
 
 def _group_bags(paths: list[str | Path]) -> list[list[Path]]:

@@ -352,6 +352,27 @@ def contract_differences(first: Contract, second: Contract) -> list[str]:
     return list(_differences(left, right, ""))
 
 
+def require_contract(trained: dict[str, Any] | None, given: Contract, what: str) -> None:
+    """Make sure that a checkpoint was trained under a contract.
+
+    Args:
+        trained: The checkpoint's contract as it holds it; None: it has none, and nothing is known.
+        given: What it is to be used under.
+        what: The checkpoint, for the message.
+
+    Raises:
+        ContractError: The two differ; the message names the keys.
+    """
+    if trained is None:
+        return
+    differences = contract_differences(Contract.from_dict(trained, f"contract in {what}"), given)
+    if differences:
+        raise ContractError(
+            f"{what} was trained under another contract than {given.name!r} is: "
+            + "; ".join(differences)
+        )
+
+
 def _differences(left: Any, right: Any, key: str) -> list[str]:
     if isinstance(left, dict) and isinstance(right, dict):
         lines = []

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import lewm_core
-from lewm_core.data.contract import Contract, contract_differences
-from lewm_core.errors import ConfigError, ContractError
+from lewm_core.data.contract import Contract, require_contract
+from lewm_core.errors import ConfigError
 from lewm_core.model.verdict import weights_digest
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
 from lewm_core.training.config import TrainConfig
 from lewm_core.training.data import TrainingData
+
+#: Settings of the model and of the stage that --refine leaves out.
+_FIRST_STAGE = (
+    "model", "loss", "optimiser", "batch_size", "clip_length", "steps", "epochs", "compile",
+    "checkpoint_every", "evaluate_every", "log_every",
+)
 
 
 def load_base(checkpoint: str | Path, contract: Contract) -> WorldModel:
@@ -29,14 +35,23 @@ def load_base(checkpoint: str | Path, contract: Contract) -> WorldModel:
         ContractError: It was trained under another contract than the data were recorded under.
     """
     model = lewm_core.load(checkpoint_path(checkpoint))
-    if model.contract is not None:
-        differences = contract_differences(Contract.from_dict(model.contract, "model"), contract)
-        if differences:
-            raise ContractError(
-                f"{checkpoint} was trained under another contract than the data were recorded "
-                f"under: {'; '.join(differences)}"
-            )
+    require_contract(model.contract, contract, str(checkpoint))
     return model
+
+
+def check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse settings on the command line that a run without a first stage does not use.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.split(".")[0] in _FIRST_STAGE:
+            raise ConfigError(
+                f"{key} has no effect with --refine: architecture and first stage are the "
+                "checkpoint's; leave it out, or train anew without --refine"
+            )
 
 
 def base_config(config: TrainConfig, model: WorldModel) -> TrainConfig:

@@ -101,7 +101,7 @@ def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> Non
 
     collector._choose_goal = spy  # type: ignore[method-assign]
     seeds = [np.random.SeedSequence(3, spawn_key=(index,)) for index in range(8)]
-    collector.collect([tmp_path / f"{index}" for index in range(8)], 150, 5, seeds)
+    collector.collect_all([tmp_path / f"{index}" for index in range(8)], 150, 5, seeds)
     collector.close()
     assert len(after) >= 8
     assert np.median(after) < 0.2 * np.median(before)

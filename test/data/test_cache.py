@@ -120,6 +120,20 @@ def test_only_what_is_new_is_read_where_folders_are_joined(tmp_path: Path) -> No
     assert isinstance(build(tmp_path, sorted(first.glob("episode_*"))).frames, np.ndarray)
 
 
+def test_a_damaged_bag_beside_a_good_folder_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one inside the folder is; alone it is an error."""
+    good, bad = dataset(tmp_path / "good"), write_episode(tmp_path / "killed", CONTRACT)
+    for file in bad.glob("*"):
+        file.write_bytes(b"") if file.suffix == ".mcap" else file.unlink()
+    joined = build(tmp_path, [good, bad])
+    assert len(joined.episodes) == len(build(tmp_path, good).episodes)
+    assert "left out" in caplog.text and "killed" in caplog.text
+    with pytest.raises(BagError, match="killed"):
+        build(tmp_path, bad)
+
+
 def test_a_fast_camera_leaves_no_unused_rows(tmp_path: Path) -> None:
     """30 Hz on a 10 Hz grid: two pictures in three are never looked at."""
     bags = []

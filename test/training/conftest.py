@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from test.training.spots import write_spots
+from lewm_core.commands.train import main
+from test.training.spots import write_settings, write_spots
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,16 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["LEWM_CACHE_DIR"]
     else:
         os.environ["LEWM_CACHE_DIR"] = before
+
+
+@pytest.fixture(scope="session")
+def trained(spots: Path, tmp_path_factory) -> Path:
+    """A run of the first stage alone; its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = write_settings(folder / "spots.yaml", steps=150)
+    arguments = ["--data", str(spots), "--config", str(settings), "--out", str(folder / "run")]
+    assert main(arguments) == 0
+    return folder / "run"
 
 
 @pytest.fixture(autouse=True)

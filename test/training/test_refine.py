@@ -15,14 +15,10 @@ from test.training.spots import write_settings, write_spots
 from test.training.test_stages import PROPOSAL, REFINEMENT
 
 
-@pytest.fixture(scope="module")
-def base(spots: Path, tmp_path_factory) -> Path:
+@pytest.fixture
+def base(trained: Path) -> Path:
     """A checkpoint of the first stage alone."""
-    folder = tmp_path_factory.mktemp("base")
-    settings = write_settings(folder / "spots.yaml", steps=100)
-    arguments = ["--data", str(spots), "--config", str(settings), "--out", str(folder / "run")]
-    assert main(arguments) == 0
-    return folder / "run" / "checkpoint"
+    return trained / "checkpoint"
 
 
 @pytest.fixture
@@ -72,14 +68,25 @@ def test_predictor_and_proposal_learn_on_and_nothing_is_forgotten(
 def test_the_architecture_is_the_checkpoints(base: Path, spots: Path, tmp_path: Path) -> None:
     """The preset's own model is of no account: a checkpoint has one already."""
     settings = write_settings(tmp_path / "later.yaml", refinement=REFINEMENT, proposal=PROPOSAL)
+    settings.write_text(settings.read_text().replace("width: 16", "width: 64"))
     out = tmp_path / "refined"
-    assert main([
-        "--refine", str(base), "--data", str(spots), "--config", str(settings), "--out", str(out),
-        "model.predictor.width=64", "proposal.steps=20",
-    ]) == 0
+    arguments = ["--refine", str(base), "--data", str(spots), "--config", str(settings)]
+    assert main([*arguments, "--out", str(out), "proposal.steps=20"]) == 0
     after = lewm_core.load(out / "checkpoint")
     assert after.config == lewm_core.load(base).config
     assert after.metadata["settings"]["model"]["predictor"]["width"] == 16
+
+
+@pytest.mark.parametrize("override", ["model.predictor.width=64", "steps=5", "loss.weight=1"])
+def test_settings_without_effect_are_refused(
+    base: Path, spots: Path, settings: Path, tmp_path: Path, capsys, override: str
+) -> None:
+    assert main([
+        "--refine", str(base), "--data", str(spots), "--config", str(settings), "--out",
+        str(tmp_path / "run"), override,
+    ]) == 1
+    key = override.partition("=")[0]
+    assert f"{key} has no effect with --refine" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -32,16 +32,6 @@ PROPOSAL = {
 }
 
 
-@pytest.fixture(scope="module")
-def trained(spots: Path, tmp_path_factory) -> Path:
-    """A run of the first stage alone; its folder."""
-    folder = tmp_path_factory.mktemp("trained")
-    settings = write_settings(folder / "spots.yaml", steps=150)
-    arguments = ["--data", str(spots), "--config", str(settings), "--out", str(folder / "run")]
-    assert main(arguments) == 0
-    return folder / "run"
-
-
 @pytest.fixture
 def model(trained: Path) -> WorldModel:
     return lewm_core.load(trained / "checkpoint")
