@@ -47,18 +47,17 @@ practise() { # FOLDER SEED CHECKPOINT
 short=(refinement.steps=1500 proposal.steps=1000)
 checkpoints=()
 for seed in ${SEEDS:-0 1 2}; do
-  folder=$out/seed$seed
-  mkdir -p "$folder"
-  checkpoints+=("$folder/third/checkpoint")
+  name=$out/seed$seed
+  checkpoints+=("$name/checkpoint")
   echo "== train, seed $seed"
-  train "$folder/first" "$seed" --data "$out/push_t" "${short[@]}" ${FIRST_OVERRIDES:-}
-  practise "$folder/practice1" "2${seed}1" "$folder/first/checkpoint"
-  train "$folder/second" "$seed" --refine "$folder/first/checkpoint" \
-    --data "$out/push_t" "$folder/practice1" "${short[@]}"
-  practise "$folder/practice2" "2${seed}2" "$folder/second/checkpoint"
-  train "$folder/third" "$seed" --refine "$folder/second/checkpoint" \
-    --data "$out/push_t" "$folder/practice1" "$folder/practice2" refinement.steps=4000
-  run check "$folder/third/checkpoint" --data "$out/push_t" --json "$folder/check.json"
+  train "$name-first" "$seed" --data "$out/push_t" "${short[@]}" ${FIRST_OVERRIDES:-}
+  practise "$name-practice1" "2${seed}1" "$name-first/checkpoint"
+  train "$name-second" "$seed" --refine "$name-first/checkpoint" \
+    --data "$out/push_t" "$name-practice1" "${short[@]}"
+  practise "$name-practice2" "2${seed}2" "$name-second/checkpoint"
+  train "$name" "$seed" --refine "$name-second/checkpoint" \
+    --data "$out/push_t" "$name-practice1" "$name-practice2" refinement.steps=4000
+  run check "$name/checkpoint" --data "$out/push_t" --json "$name/check.json"
 done
 
 # Goals that no setting was chosen on: the reporting split.
