@@ -148,11 +148,13 @@ class CEM:
         mean: Tensor,
         std: Tensor,
         arrival: Tensor | None = None,
+        candidates: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All rounds, from ``mean`` and ``std`` ``(B, horizon, F * A)``.
 
         With ``arrival`` ``(B,)`` each row's plan ends after that many blocks: what is predicted
-        later does not count.
+        later does not count. With ``candidates`` ``(B,)`` each row has that many in a round
+        instead of the settings' number.
 
         Returns:
             The last mean, candidates dropped, fewest finite costs ``(B,)``.
@@ -160,29 +162,37 @@ class CEM:
         config = self.config
         generator = self._generator_on(mean.device)
         colour = self._colour(mean)
-        shape = (mean.shape[0], config.candidates, *mean.shape[1:])
+        most = config.candidates if candidates is None else int(candidates.max())
+        shape = (mean.shape[0], most, *mean.shape[1:])
+        drawn = None
+        if candidates is not None:
+            drawn = torch.arange(most, device=mean.device) < candidates.to(mean.device)[:, None]
         dropped = torch.zeros((), dtype=torch.int64, device=mean.device)
         fewest_finite = torch.full(
-            (mean.shape[0],), config.candidates, dtype=torch.int64, device=mean.device
+            (mean.shape[0],), most, dtype=torch.int64, device=mean.device
         )
         for _ in range(config.rounds):
             noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
             if colour is not None:
                 steps = noise.view(*shape[:2], -1, self.model.action_dim)
                 noise = torch.einsum("ts,bcsa->bcta", colour, steps).reshape(shape)
-            candidates = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
-            candidates[:, 0] = mean
-            predicted = self.model.rollout(history, past_actions, candidates)
+            tried = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
+            tried[:, 0] = mean
+            predicted = self.model.rollout(history, past_actions, tried)
             if arrival is not None:
                 predicted = stay_after(predicted, arrival)
             cost = self.objective(predicted, goal)
             finite = torch.isfinite(cost)
+            if drawn is None:
+                dropped += cost.numel() - finite.sum()
+            else:
+                dropped += (drawn & ~finite).sum()
+                finite = finite & drawn
             number_finite = finite.sum(dim=1)
-            dropped += cost.numel() - number_finite.sum()
             fewest_finite = torch.minimum(fewest_finite, number_finite)
             cost = torch.where(finite, cost, torch.inf)
             best = cost.topk(config.elites, dim=1, largest=False, sorted=False).indices
-            elites = candidates.gather(
+            elites = tried.gather(
                 1, best[:, :, None, None].expand(-1, -1, *mean.shape[1:])
             )
             mean = torch.lerp(elites.mean(dim=1), mean, config.smoothing)

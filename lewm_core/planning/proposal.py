@@ -62,6 +62,9 @@ class ProposalCEMConfig(ArrivalConfig):
 
     Attributes:
         candidates: Per round, the mean among them.
+        blocks_per_round: Most blocks that a round imagines for a plan: one of n blocks has this
+            over n candidates, where that is fewer, but no fewer than ``elites``. It bounds the
+            time of a long plan, whose later blocks will be planned anew anyway. None: no bound.
         rounds: Of the search.
         elites: Best candidates that make the next mean and standard deviation.
         initial_std: Where the proposal's plan gets to the goal.
@@ -73,6 +76,7 @@ class ProposalCEMConfig(ArrivalConfig):
 
     kind: Literal["proposal+cem"] = "proposal+cem"
     candidates: int = Field(96, ge=2)
+    blocks_per_round: int | None = Field(None, ge=1)
     rounds: int = Field(3, ge=1)
     elites: int = Field(10, ge=2)
     initial_std: float = Field(0.4, gt=0, allow_inf_nan=False)
@@ -173,7 +177,7 @@ class ProposalSolver(CEM):
                 std = torch.where(certain, self.config.initial_std, self.settings.wide_std)
                 std = std.to(mean)[:, None, None].expand_as(mean)
                 mean, dropped, fewest_finite = self._search(
-                    history, goal, past_actions, mean, std, arrival
+                    history, goal, past_actions, mean, std, arrival, self._candidates(arrival)
                 )
                 self._raise_if_too_few(fewest_finite.cpu(), torch.zeros(()))
             predicted = self.model.rollout(history, past_actions, mean[:, None])
@@ -192,6 +196,13 @@ class ProposalSolver(CEM):
             duration_s=time.perf_counter() - started,
             arrival=arrival.cpu().clone(),
         )
+
+    def _candidates(self, arrival: Tensor) -> Tensor | None:
+        """How many candidates a round has for plans of ``arrival`` ``(B,)`` blocks: ``(B,)``."""
+        if self.settings.blocks_per_round is None:
+            return None
+        fitting = self.settings.blocks_per_round // arrival
+        return fitting.clamp(self.settings.elites, self.settings.candidates)
 
     def _propose(
         self, history: Tensor, goal: Tensor, past_actions: Tensor, horizon: int

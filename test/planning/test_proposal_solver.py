@@ -166,3 +166,59 @@ def test_a_goal_that_is_reached_asks_for_little(model):
     task["goal"] = task["history"][:, -1]
     plan = make_solver(model, ProposalCEMConfig(), LIMITS).plan(**task)
     assert float(plan.cost[0]) < float(task["goal"].square().sum())
+
+
+class CountingDistance:
+    """Distance of the last state to the goal; remembers how many candidates it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        self.asked.append(predicted.shape[1])
+        return (predicted[:, :, -1] - goal[:, None]).square().sum(dim=-1)
+
+
+def test_a_long_plan_has_fewer_candidates_where_a_round_is_bounded(model):
+    task = scene(model, rows=1)
+    for bound, expected in ((None, 40), (60, None), (1, 4)):
+        settings = ProposalCEMConfig(
+            horizon=5, candidates=40, elites=4, rounds=2, blocks_per_round=bound
+        )
+        cost = CountingDistance()
+        plan = ProposalSolver(model, settings, cost, LIMITS).plan(**task)
+        number = expected or 60 // int(plan.arrival)
+        assert 4 <= number <= 40
+        # The last call is about the plan itself.
+        assert cost.asked == [number, number, 1]
+
+
+def test_rows_side_by_side_keep_to_their_own_number_of_candidates(model):
+    settings = ProposalCEMConfig(candidates=40, elites=4, rounds=1, min_std=0.0)
+    task = scene(model, rows=2)
+
+    def later_is_better(predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        return -torch.arange(predicted.shape[1], dtype=torch.float32).expand(len(goal), -1)
+
+    solver = ProposalSolver(model, settings, later_is_better, LIMITS)
+    zeros = torch.zeros(2, 3, 10)
+    with torch.inference_mode():
+        mean, dropped, fewest = solver._search(
+            task["history"], task["goal"], task["past_actions"], zeros, torch.ones_like(zeros),
+            torch.tensor([3, 3]), torch.tensor([40, 10]),
+        )
+        drawn = solver_noise(settings, zeros)
+    assert torch.allclose(mean[0], drawn[0, 36:40].mean(dim=0), atol=1e-6)
+    assert torch.allclose(mean[1], drawn[1, 6:10].mean(dim=0), atol=1e-6)
+    assert int(dropped) == 0 and fewest.tolist() == [40, 10]
+
+
+def solver_noise(settings: ProposalCEMConfig, mean: torch.Tensor) -> torch.Tensor:
+    """The candidates that the first round of a solver draws around a mean of 0, with std 1."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = torch.randn(2, settings.candidates, *mean.shape[1:], generator=generator)
+    steps = torch.arange(mean.shape[1] * 5, dtype=torch.float64)
+    covariance = settings.noise_correlation ** (steps[:, None] - steps).abs()
+    colour = torch.linalg.cholesky(covariance).to(noise)
+    noise = torch.einsum("ts,bcsa->bcta", colour, noise.view(2, settings.candidates, -1, 2))
+    return noise.reshape(2, settings.candidates, *mean.shape[1:]).clamp(-1.5, 1.5)
