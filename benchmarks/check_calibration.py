@@ -66,16 +66,18 @@ class Recipe:
         kind: What it stands for, in the table.
         data: ``expert``, ``random`` (uniform commands) or ``parked`` (the block never moves).
         overrides: Of the preset ``nano``.
+        later: Overrides of its later stages; by default there are none.
     """
 
     name: str
     kind: str
     data: str
     overrides: tuple[str, ...]
+    later: tuple[str, ...] = ("refinement=null", "proposal=null")
 
 
-#: Those that must not plan, and one in the middle: minutes. Those that plan take longer to train
-#: and are given by ``--also``.
+#: Those that must not plan, one in the middle and one that plans: minutes. Others that plan take
+#: longer to train and are given by ``--also``.
 RECIPES = (
     Recipe("lambda_0", "lambda 0", "expert", ("loss.weight=0", "steps=300")),
     Recipe("collapsed", "collapsed: lambda 0.0001", "expert", ("loss.weight=0.0001", "steps=300")),
@@ -87,6 +89,8 @@ RECIPES = (
     Recipe("narrow", "2 dimensions: not all fits in", "expert",
            ("model.embedding_dim=2", "steps=400")),
     Recipe("nano_1000", "nano, 1,000 steps", "expert", ("steps=1000", "seed=1")),
+    Recipe("nano_1500_refined", "nano, 1,500 steps, refined for 1,000", "expert",
+           ("steps=1500", "seed=2"), ("refinement.steps=1000", "proposal=null")),
 )
 
 
@@ -139,8 +143,8 @@ def train(recipe: Recipe, folders: dict[str, Path], out: Path) -> Path:
     checkpoint = folder / "checkpoint"
     if not (folder / "curves.png").exists() or not checkpoint.exists():
         _run("train", "--data", folders[recipe.data], "--config", "nano", "--out", folder,
-             "threads=1", "monitor.final_frames=4000", "refinement=null", "proposal=null",
-             *recipe.overrides, "--resume")
+             "threads=1", "monitor.final_frames=4000", *recipe.later, *recipe.overrides,
+             "--resume")
     return checkpoint
 
 
