@@ -182,7 +182,7 @@ class TrainConfig(_Config):
         minutes: Ends the run early, with the schedules fitted to it, later stages included; null:
             no bound. Such a run is not repeatable, for the speed of the machine enters.
         precision: ``bfloat16`` (autocast), ``float32``, or ``auto``: bfloat16 where the GPU or
-            the CPU has instructions for it.
+            the CPU has instructions for it. On a CPU the later stages compute in float32 anyway.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` ...
         compile: ``torch.compile`` of the training step.
         threads: CPU threads; null: all cores that this process may use.
