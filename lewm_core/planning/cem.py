@@ -164,9 +164,9 @@ class CEM:
         colour = self._colour(mean)
         most = config.candidates if candidates is None else int(candidates.max())
         shape = (mean.shape[0], most, *mean.shape[1:])
-        drawn = None
+        drawn = torch.ones(shape[:2], dtype=torch.bool, device=mean.device)
         if candidates is not None:
-            drawn = torch.arange(most, device=mean.device) < candidates.to(mean.device)[:, None]
+            drawn = torch.arange(most, device=mean.device) < candidates[:, None]
         dropped = torch.zeros((), dtype=torch.int64, device=mean.device)
         fewest_finite = torch.full(
             (mean.shape[0],), most, dtype=torch.int64, device=mean.device
@@ -182,13 +182,9 @@ class CEM:
             if arrival is not None:
                 predicted = stay_after(predicted, arrival)
             cost = self.objective(predicted, goal)
-            finite = torch.isfinite(cost)
-            if drawn is None:
-                dropped += cost.numel() - finite.sum()
-            else:
-                dropped += (drawn & ~finite).sum()
-                finite = finite & drawn
+            finite = torch.isfinite(cost) & drawn
             number_finite = finite.sum(dim=1)
+            dropped += drawn.sum() - number_finite.sum()
             fewest_finite = torch.minimum(fewest_finite, number_finite)
             cost = torch.where(finite, cost, torch.inf)
             best = cost.topk(config.elites, dim=1, largest=False, sorted=False).indices
@@ -292,12 +288,16 @@ class CEM:
                                 f"({rows}, at most {horizon}, {size})")
         return past_actions
 
-    def _raise_if_too_few(self, fewest_finite: Tensor, cost: Tensor) -> None:
+    def _raise_if_too_few(
+        self, fewest_finite: Tensor, cost: Tensor, candidates: Tensor | None = None
+    ) -> None:
         """Fail by name; rows are checked after the search because a check inside would wait."""
-        fewest = int(fewest_finite.min())
+        row = int(fewest_finite.argmin())
+        fewest = int(fewest_finite[row])
         if fewest < self.config.elites:
+            tried = self.config.candidates if candidates is None else int(candidates[row])
             raise PlanningError(
-                f"only {fewest} of {self.config.candidates} candidates had a finite cost in some "
+                f"only {fewest} of {tried} candidates had a finite cost in some "
                 f"round, {self.config.elites} elites are needed: the history, the goal or the "
                 "model's predictions are not finite"
             )

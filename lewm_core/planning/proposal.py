@@ -176,10 +176,11 @@ class ProposalSolver(CEM):
             if self._searches:
                 std = torch.where(certain, self.config.initial_std, self.settings.wide_std)
                 std = std.to(mean)[:, None, None].expand_as(mean)
+                candidates = self._candidates(arrival)
                 mean, dropped, fewest_finite = self._search(
-                    history, goal, past_actions, mean, std, arrival, self._candidates(arrival)
+                    history, goal, past_actions, mean, std, arrival, candidates
                 )
-                self._raise_if_too_few(fewest_finite.cpu(), torch.zeros(()))
+                self._raise_if_too_few(fewest_finite.cpu(), torch.zeros(()), candidates)
             predicted = self.model.rollout(history, past_actions, mean[:, None])
             cost = self.objective(stay_after(predicted, arrival), goal)[:, 0]
             actions = self.model.denormalise_actions(mean).flatten(1, 2)

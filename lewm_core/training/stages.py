@@ -90,10 +90,9 @@ def run_stages(
     """
     result = StagesResult()
     model.eval()
-    # A CPU converts these small matrices for longer than it gains: with bfloat16 a step of either
-    # stage takes one and a half times as long (docs/recipes.md).
-    halve = config.precision == "bfloat16" and device.type != "cpu"
-    autocast = torch.bfloat16 if halve else None
+    # A CPU converts these small matrices for longer than it gains (benchmarks/stages.py).
+    is_halved = config.precision == "bfloat16" and device.type != "cpu"
+    autocast = torch.bfloat16 if is_halved else None
     begun = time.monotonic()
     episodes = embed_episodes(model, data.cache, data.trained, device)
     result.minutes["embedding"] = (time.monotonic() - begun) / 60

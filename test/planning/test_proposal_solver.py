@@ -194,7 +194,9 @@ def test_a_long_plan_has_fewer_candidates_where_a_round_is_bounded(model):
 
 
 def test_rows_side_by_side_keep_to_their_own_number_of_candidates(model):
-    settings = ProposalCEMConfig(candidates=40, elites=4, rounds=1, min_std=0.0)
+    settings = ProposalCEMConfig(
+        candidates=40, elites=4, rounds=1, min_std=0.0, noise_correlation=0.0
+    )
     task = scene(model, rows=2)
 
     def later_is_better(predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
@@ -204,21 +206,20 @@ def test_rows_side_by_side_keep_to_their_own_number_of_candidates(model):
     zeros = torch.zeros(2, 3, 10)
     with torch.inference_mode():
         mean, dropped, fewest = solver._search(
-            task["history"], task["goal"], task["past_actions"], zeros, torch.ones_like(zeros),
-            torch.tensor([3, 3]), torch.tensor([40, 10]),
+            **task, mean=zeros, std=torch.ones_like(zeros),
+            arrival=torch.tensor([3, 3]), candidates=torch.tensor([40, 10]),
         )
-        drawn = solver_noise(settings, zeros)
+    generator = torch.Generator().manual_seed(settings.seed)
+    drawn = torch.randn(2, 40, 3, 10, generator=generator).clamp(-1.5, 1.5)
     assert torch.allclose(mean[0], drawn[0, 36:40].mean(dim=0), atol=1e-6)
     assert torch.allclose(mean[1], drawn[1, 6:10].mean(dim=0), atol=1e-6)
     assert int(dropped) == 0 and fewest.tolist() == [40, 10]
 
 
-def solver_noise(settings: ProposalCEMConfig, mean: torch.Tensor) -> torch.Tensor:
-    """The candidates that the first round of a solver draws around a mean of 0, with std 1."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    noise = torch.randn(2, settings.candidates, *mean.shape[1:], generator=generator)
-    steps = torch.arange(mean.shape[1] * 5, dtype=torch.float64)
-    covariance = settings.noise_correlation ** (steps[:, None] - steps).abs()
-    colour = torch.linalg.cholesky(covariance).to(noise)
-    noise = torch.einsum("ts,bcsa->bcta", colour, noise.view(2, settings.candidates, -1, 2))
-    return noise.reshape(2, settings.candidates, *mean.shape[1:]).clamp(-1.5, 1.5)
+def test_a_bounded_search_that_fails_tells_how_many_it_had(model):
+    def never_finite(predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+        return torch.full(predicted.shape[:2], torch.nan)
+
+    settings = ProposalCEMConfig(horizon=5, candidates=40, elites=4, blocks_per_round=1)
+    with pytest.raises(PlanningError, match="only 0 of 4 candidates"):
+        ProposalSolver(model, settings, never_finite, LIMITS).plan(**scene(model))
