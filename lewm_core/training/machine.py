@@ -55,6 +55,23 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cpu" and _cpu_flags() & _BFLOAT16_FLAGS else "float32"
 
 
+def stage_autocast(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type that the stages after the first compute their matrix products in.
+
+    Their matrices are small: without a unit for whole tiles (AMX), a CPU converts them for longer
+    than it gains (benchmarks/stages.py).
+
+    Args:
+        precision: Of the run, by `choose_precision`.
+        device: Of the run.
+
+    Returns:
+        None: as the weights, float32.
+    """
+    gains = device.type != "cpu" or "amx_bf16" in _cpu_flags()
+    return torch.bfloat16 if precision == "bfloat16" and gains else None
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -64,6 +64,7 @@ def train_proposal(
     autocast: torch.dtype | None = None,
     deadline: float | None = None,
     report: Report | None = None,
+    start: Proposal | None = None,
 ) -> Proposal:
     """Train a proposal for a world model, which is left as it is.
 
@@ -76,6 +77,8 @@ def train_proposal(
         autocast: Type that matrix products are computed in; None: as the weights.
         deadline: `time.monotonic` at which to be done, the schedule fitted to it; None: none.
         report: Told of every step.
+        start: A proposal to go on from; it is left as it is. None, or one of other sizes than
+            ``config.network`` says: a new one.
 
     Returns:
         The proposal, in eval mode.
@@ -87,6 +90,8 @@ def train_proposal(
     device = episodes.z.device
     torch.manual_seed(seed)
     proposal = Proposal(model.embedding_dim, model.config.block_dim, config.network).to(device)
+    if start is not None and start.config == config.network:
+        proposal.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(
         proposal.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

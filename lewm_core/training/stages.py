@@ -22,6 +22,7 @@ from lewm_core.training.card import finite_row, model_card
 from lewm_core.training.config import TrainConfig
 from lewm_core.training.data import TrainingData
 from lewm_core.training.embeddings import embed_episodes
+from lewm_core.training.machine import stage_autocast
 from lewm_core.training.measure import Measurement, StateProbe, measure
 from lewm_core.training.progress import StageProgress
 from lewm_core.training.proposal import ProposalScore, score_proposal, train_proposal
@@ -90,9 +91,7 @@ def run_stages(
     """
     result = StagesResult()
     model.eval()
-    # A CPU converts these small matrices for longer than it gains (benchmarks/stages.py).
-    is_halved = config.precision == "bfloat16" and device.type != "cpu"
-    autocast = torch.bfloat16 if is_halved else None
+    autocast = stage_autocast(config.precision, device)
     begun = time.monotonic()
     episodes = embed_episodes(model, data.cache, data.trained, device)
     result.minutes["embedding"] = (time.monotonic() - begun) / 60
@@ -126,6 +125,7 @@ def run_stages(
                 autocast=autocast,
                 deadline=_deadline(config, config.proposal.time_share, begun, alone),
                 report=report,
+                start=model.proposal,
             )
         result.steps["proposal"] = report.steps
         result.minutes["proposal"] = (time.monotonic() - begun) / 60

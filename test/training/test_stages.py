@@ -13,6 +13,7 @@ import lewm_core
 from lewm_core.commands.train import main
 from lewm_core.errors import BagError, ConfigError
 from lewm_core.model import WorldModel
+from lewm_core.model.proposal import Proposal
 from lewm_core.training.config import ProposalTrainingConfig, RefinementConfig
 from lewm_core.training.embeddings import embed_episodes
 from lewm_core.training.proposal import _Goals, score_proposal, train_proposal
@@ -151,6 +152,32 @@ def test_goals_are_drawn_near_as_often_as_asked(model, data):
         shares[near_share] = float((to_go <= 3).float().mean())
     assert shares[1.0] == 1.0
     assert shares[0.6] == pytest.approx(0.6 + 0.4 * shares[0.0], abs=0.04)
+
+
+def test_a_proposal_goes_on_from_another_of_its_sizes(model, data):
+    episodes = embed_episodes(model, data.cache, data.trained, CPU)
+    limits = block_limits(model, data)
+    first = train_proposal(
+        model, episodes, ProposalTrainingConfig(**PROPOSAL), seed=0, limits=limits
+    )
+    weights = {name: value.clone() for name, value in first.state_dict().items()}
+    still = ProposalTrainingConfig(**PROPOSAL | {"learning_rate": 1e-9, "steps": 6})
+
+    def most_moved(start: Proposal | None) -> float:
+        proposal = train_proposal(
+            model, episodes, still, seed=1, limits=limits, start=start
+        )
+        return max(float((value - weights[name]).abs().max())
+                   for name, value in proposal.state_dict().items())
+
+    assert most_moved(first) < 1e-6
+    assert most_moved(None) > 1e-2
+    assert all(torch.equal(value, weights[name]) for name, value in first.state_dict().items())
+    wider = ProposalTrainingConfig(
+        **PROPOSAL | {"network": {"width": 48, "depth": 1, "longest": 6}, "steps": 6}
+    )
+    proposal = train_proposal(model, episodes, wider, seed=1, limits=limits, start=first)
+    assert proposal.config.width == 48
 
 
 def test_imagination_brings_the_end_nearer_than_imitation_alone(model, data):
