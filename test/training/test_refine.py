@@ -55,6 +55,17 @@ def test_predictor_and_proposal_learn_on_and_nothing_is_forgotten(
     assert new["former_stages"][0]["base"]["checkpoint"] == "checkpoint"
     assert new["stages"]["steps_proposal"] == 250
 
+    # A later round goes on from this proposal: with a rate of nearly nothing it stays what it was.
+    third = tmp_path / "third"
+    assert main([
+        "--refine", str(out / "checkpoint"), "--data", str(spots), "--config", str(settings),
+        "--out", str(third), "refinement=null", "proposal.steps=20",
+        "proposal.learning_rate=1e-9",
+    ]) == 0
+    later = lewm_core.load(third / "checkpoint").proposal.state_dict()
+    for name, value in after.proposal.state_dict().items():
+        torch.testing.assert_close(later[name], value, rtol=0, atol=1e-6)
+
     # The same run again ends alike; another checkpoint is another run.
     assert main([*arguments, "--out", str(out), "--resume"]) == 0
     again = lewm_core.load(out / "checkpoint").state_dict()
