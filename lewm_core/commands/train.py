@@ -145,6 +145,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any] | None:
             probe = _probe(contract, scores)
             result = stages = None
             if base is None:
+                if data.keep_pictures_on(device):
+                    say("# all pictures are kept in the GPU's memory")
                 trainer = Trainer(data, config, folder, device, processes, probe, _command_line())
                 result = trainer.train()
                 model, metadata = trainer.model, trainer.metadata()

@@ -28,7 +28,7 @@ class Clips:
     """A batch of clips.
 
     Attributes:
-        frames: ``(B, T, 3, S, S)`` uint8 RGB.
+        frames: ``(B, T, 3, S, S)`` uint8 RGB; where the sampler's pictures are.
         actions: ``(B, T, F, A)`` float32, in the contract's units; block t leads from frame t to
             t+1. In the last block, actions that were not recorded are NaN.
         states: ``(B, T, S)`` float32 at the frames; NaN where none was recorded.
@@ -59,6 +59,7 @@ class ClipSampler:
         frame_skip: int,
         batch_size: int,
         seed: int,
+        pictures: Tensor | None = None,
     ) -> None:
         """Find the clips.
 
@@ -69,6 +70,8 @@ class ClipSampler:
             frame_skip: F, control ticks from picture to picture.
             batch_size: B.
             seed: Of the order.
+            pictures: ``(N, 3, S, S)`` uint8, the cache's pictures on a GPU; clips are gathered
+                there then. None: from the cache.
 
         Raises:
             BagError: No episode has a clip, or an episode is unknown; the message says why.
@@ -80,6 +83,7 @@ class ClipSampler:
         self.frame_skip = frame_skip
         self.batch_size = batch_size
         self.seed = seed
+        self._pictures = pictures
         self._ticks = cache.ticks_of(episodes)
         chosen = set(episodes)
         entries = [entry for entry in cache.episodes if entry.name in chosen]
@@ -112,17 +116,23 @@ class ClipSampler:
         """Return the clips that begin at some ticks ``(B,)`` of `starts`."""
         cache, length, skip = self.cache, self.clip_length, self.frame_skip
         ticks = starts[:, None] + skip * np.arange(length)
-        frames = np.asarray(cache.frames[cache.frame_index[ticks]])
+        rows = cache.frame_index[ticks]
         blocks = ticks[:, :, None] + np.arange(skip)
         inside = blocks < self._episode_end[starts][:, None, None]
         blocks = np.where(inside, blocks, starts[:, None, None])
         actions = cache.actions[blocks].astype(np.float32)
         actions[~(inside & cache.action_valid[blocks])] = np.nan
         return Clips(
-            torch.from_numpy(frames),
+            self._gather(rows),
             torch.from_numpy(actions),
             torch.from_numpy(cache.states[ticks].astype(np.float32)),
         )
+
+    def _gather(self, rows: np.ndarray) -> Tensor:
+        """Return the pictures of rows ``(B, T)`` as ``(B, T, 3, S, S)``."""
+        if self._pictures is None:
+            return torch.from_numpy(np.asarray(self.cache.frames[rows]))
+        return self._pictures[torch.from_numpy(rows.astype(np.int64)).to(self._pictures.device)]
 
     def action_statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean ``(A,)`` and standard deviation ``(A,)`` of all valid actions, float32.

@@ -313,7 +313,10 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     values = copy.deepcopy(values)
     owner = values
     for part in parts[:-1]:
-        inner = owner.setdefault(part, {})
+        inner = owner.get(part)
+        if inner is None:
+            # A group that the preset leaves out: named, it has its defaults and what is set.
+            inner = owner[part] = {}
         if not isinstance(inner, dict):
             raise ConfigError(f"override {override!r}: {part!r} holds no further keys")
         owner = inner

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
 from lewm_core.data.contract import (
@@ -26,6 +30,11 @@ _log = logging.getLogger(__name__)
 
 #: Seed of the order of held-out clips: the same clips are measured whatever the run's seed.
 _HELD_OUT_SEED = 0
+
+#: Part of a GPU's free memory that pictures may take; the rest is for the training itself.
+_PICTURES_SHARE = 0.4
+#: Pictures copied at once.
+_CHUNK = 8192
 
 
 @dataclass
@@ -54,7 +63,23 @@ class TrainingData:
         Raises:
             BagError: No training episode is long enough for one clip.
         """
-        return self._sampler(self.trained, config, config.clip_length, config.seed)
+        return self._sampler(
+            self.trained, config, config.clip_length, config.seed, pictures=self._pictures
+        )
+
+    def keep_pictures_on(self, device: torch.device) -> bool:
+        """Copy all pictures to a GPU with room for them; return whether training reads them there.
+
+        Gathering a batch from the memory map and sending it takes one CPU core longer than a
+        small model's step takes a GPU; from the GPU's own memory it takes next to nothing.
+        """
+        if device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(device)
+        if int(np.prod(self.cache.frames.shape)) > _PICTURES_SHARE * free:
+            return False
+        self._pictures = pictures_on(self.cache, device)
+        return True
 
     def held_out_sampler(self, config: TrainConfig) -> ClipSampler:
         """Return clips of ``history + horizon`` held-out frames; fewer where episodes are short.
@@ -102,6 +127,7 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         self._picked: dict[int, tuple[LabelledFrames, LabelledFrames, ClipSampler]] = {}
+        self._pictures: Tensor | None = None
 
     def _frames(self, names: Sequence[str], most: int) -> LabelledFrames:
         return pick_frames(self.cache, self.cache.ticks_of(names), most)
@@ -113,6 +139,7 @@ class TrainingData:
         clip_length: int,
         seed: int,
         batch_size: int | None = None,
+        pictures: Tensor | None = None,
     ) -> ClipSampler:
         return ClipSampler(
             self.cache,
@@ -121,7 +148,17 @@ class TrainingData:
             config.model.frame_skip,
             batch_size or config.batch_size,
             seed,
+            pictures,
         )
+
+
+def pictures_on(cache: FrameCache, device: torch.device) -> Tensor:
+    """Return all pictures of a cache ``(N, 3, S, S)``, uint8, in the memory of a device."""
+    pictures = torch.empty(tuple(cache.frames.shape), dtype=torch.uint8, device=device)
+    for first in range(0, len(pictures), _CHUNK):
+        part = torch.from_numpy(np.asarray(cache.frames[first : first + _CHUNK]))
+        pictures[first : first + len(part)] = part.to(device)
+    return pictures
 
 
 def find_contract(paths: Sequence[Path], given: str | Path | None = None) -> Contract:

@@ -120,7 +120,9 @@ class BatchPipeline:
         clips = self._sampler.batch(step)
         frames, actions = clips.frames[self._part], clips.actions[self._part]
         if self._pin:
-            frames, actions = frames.pin_memory(), actions.pin_memory()
+            actions = actions.pin_memory()
+            if frames.device.type == "cpu":  # else gathered on the GPU
+                frames = frames.pin_memory()
         return Batch(step, frames, actions)
 
     def _put(self, item: Batch | _Failure | None) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
 from lewm_core.data.frame_cache import FrameCache
 from lewm_core.data.split import is_held_out, split_episodes
 from lewm_core.errors import BagError, UserError
+from lewm_core.training.data import pictures_on
 from test.data.synthetic import MS, small_contract, write_bag, write_episode
 
 CONTRACT = small_contract()
@@ -152,3 +154,14 @@ def test_a_split_with_an_empty_side_says_so() -> None:
         split_episodes(trained)
     with pytest.raises(UserError, match="all 3 episodes are held out"):
         split_episodes(trained, 0.9999999)
+
+
+def test_pictures_held_elsewhere_give_the_same_clips(cache: FrameCache) -> None:
+    """The GPU's path, with the CPU as the device: gathered from one tensor of all pictures."""
+    names = [entry.name for entry in cache.episodes]
+    pictures = pictures_on(cache, torch.device("cpu"))
+    held = ClipSampler(cache, names, 4, 5, 4, 0, pictures)
+    for step in range(3):
+        from_cache, from_tensor = sampler(cache).batch(step), held.batch(step)
+        assert torch.equal(from_cache.frames, from_tensor.frames)
+        np.testing.assert_array_equal(from_cache.actions, from_tensor.actions)

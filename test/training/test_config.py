@@ -44,6 +44,14 @@ def test_overrides_win_and_are_typed(tmp_path):
     assert config.loss.directions == 32
 
 
+def test_a_group_that_the_preset_leaves_out_is_made_by_naming_a_setting():
+    assert load_train_config("paper", action_dim=2).refinement is None
+    config = load_train_config("paper", ["refinement.steps=7000"], action_dim=2)
+    assert config.refinement is not None
+    assert (config.refinement.steps, config.refinement.batch_size) == (7000, 256)
+    assert load_train_config("nano", ["refinement=null"], action_dim=2).refinement is None
+
+
 def test_epochs_take_the_place_of_steps(tmp_path, spots):
     data, config = open_spots(spots, tmp_path, "epochs=2")
     clips = data.train_sampler(config).number_of_clips
