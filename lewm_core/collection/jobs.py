@@ -33,6 +33,7 @@ class CollectionJob:
         seed: Decides every episode, with its number.
         policy: ``expert``, ``random`` or ``practice``.
         checkpoint: Whose planner drives, for ``practice``.
+        planner: Its preset; None: the fastest it has.
     """
 
     scene: str
@@ -42,6 +43,7 @@ class CollectionJob:
     seed: int
     policy: str
     checkpoint: Path | None = None
+    planner: str | None = None
 
     def episode_name(self, index: int) -> str:
         """The name decides by its hash whether an episode is held out, so it never repeats."""
@@ -153,7 +155,8 @@ def _practice(job: CollectionJob) -> _Collector:
     # not depend on how many.
     torch.set_num_threads(1)
     assert job.checkpoint is not None
-    return PracticeCollector(job.scene, load_contract(job.scene), lewm_core.load(job.checkpoint))
+    model = lewm_core.load(job.checkpoint)
+    return PracticeCollector(job.scene, load_contract(job.scene), model, job.planner)
 
 
 _worker: _Worker | None = None

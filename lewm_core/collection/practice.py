@@ -63,26 +63,33 @@ class _Episode:
 class PracticeCollector:
     """Collects episodes that a checkpoint's planner drives; use it from one process.
 
-    The planner is the fastest that the checkpoint has: its learned proposal by itself, without
-    one the preset that suits it. It plans anew after every block.
+    It plans anew after every block.
 
     Args:
         name: Of the scene.
         contract: The scene's.
         model: In eval mode.
+        planner: Preset that drives. None: the fastest that the checkpoint has, its learned
+            proposal by itself, without one the preset that suits it.
 
     Raises:
         UserError: Unknown scene, or MuJoCo or OpenGL is missing.
         ContractError: The model was trained with another contract.
+        ConfigError: No such preset.
+        PlanningError: The preset needs a proposal, and the model has none.
     """
 
-    def __init__(self, name: str, contract: Contract, model: WorldModel) -> None:
+    def __init__(
+        self, name: str, contract: Contract, model: WorldModel, planner: str | None = None
+    ) -> None:
         require_contract(model.contract, contract, "the checkpoint")
         self._contract, self._model = contract, model
         self._scene: Scene = make_scene(name, seed=0)
         self._expert: Expert = make_expert(name, seed=0)
         check_scene_contract(self._scene, name, contract)
-        preset = "proposal" if model.proposal is not None else planner_for(model)
+        preset: str | Path | None = planner
+        if preset is None:
+            preset = "proposal" if model.proposal is not None else planner_for(model)
         lower, upper, *_ = contract.action_limits()
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
         self._solver = make_solver(model, load_planner_config(preset).solver, (lower, upper))

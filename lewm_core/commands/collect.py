@@ -44,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "planner of a checkpoint, which practises on goals ahead of it (default expert)",
     )
     parser.add_argument(
+        "--planner",
+        metavar="PRESET",
+        help="with --policy CHECKPOINT: the planner preset that drives, a name or a file (default: "
+        "the learned proposal by itself, the fastest)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     parser.add_argument(
@@ -86,7 +92,12 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint = None
     if options.policy not in _POLICIES:
         checkpoint = checkpoint_path(options.policy)
-        _check_practice(checkpoint, options.scene, contract, options.picture_every)
+        _check_practice(checkpoint, options, contract)
+    elif options.planner is not None:
+        raise UserError(
+            f"--planner {options.planner}: no planner drives with --policy {options.policy}; give "
+            "--policy CHECKPOINT"
+        )
     _prepare_folder(options.out, contract, options.append)
 
     job = CollectionJob(
@@ -97,6 +108,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         options.seed,
         options.policy if checkpoint is None else "practice",
         checkpoint,
+        options.planner,
     )
     wanted = job.missing(options.episodes)
     kept = options.episodes - len(wanted)
@@ -122,6 +134,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         "scene": options.scene,
         "seed": options.seed,
         "policy": options.policy if checkpoint is None else checkpoint.resolve().name,
+        "planner": options.planner,
         "episodes": done,
         "episodes_kept": kept,
         "episodes_wanted": options.episodes,
@@ -151,18 +164,18 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _check_practice(checkpoint: Path, scene: str, contract: Any, picture_every: int) -> None:
+def _check_practice(checkpoint: Path, options: argparse.Namespace, contract: Any) -> None:
     """Find out here, before anything is written, whether a checkpoint can drive the scene.
 
     Raises:
-        UserError: It cannot: another contract, no planner, a picture too seldom.
+        UserError: It cannot: another contract, no such planner, a picture too seldom.
     """
     import lewm_core
     from lewm_core.collection.practice import PracticeCollector, check_picture_every
 
     model = lewm_core.load(checkpoint)
-    check_picture_every(model, picture_every)
-    PracticeCollector(scene, contract, model).close()
+    check_picture_every(model, options.picture_every)
+    PracticeCollector(options.scene, contract, model, options.planner).close()
 
 
 def _prepare_folder(out: Path, contract: Any, append: bool) -> None:
@@ -212,6 +225,7 @@ def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:
                 f"--steps {result['steps']} --seed {result['seed']} "
                 f"--picture-every {result['picture_every']} --out {out.name}"
                 + ("" if result["policy"] == "expert" else f" --policy {result['policy']}")
+                + ("" if result["planner"] is None else f" --planner {result['planner']}")
             ),
             **{key: result[key] for key in kept},
             "versions": {

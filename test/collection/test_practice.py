@@ -81,6 +81,22 @@ def test_same_seed_same_bytes_whatever_the_workers(
         ]
 
 
+def test_another_planner_drives_elsewhere_and_again_the_same(
+    dataset: Path, tmp_path: Path
+) -> None:
+    for name in ("once", "again"):
+        assert collect(tmp_path / name, "--planner", "proposal+cem") == 0
+    made = json.loads((tmp_path / "once" / "dataset.json").read_text())
+    assert made["runs"][0]["command"].endswith("--policy push_t-nano --planner proposal+cem")
+    folders = (tmp_path / "once", tmp_path / "again", dataset)
+    searched, again, proposed = (
+        np.concatenate([episode.actions[:STEPS] for episode in episodes_of(folder)])
+        for folder in folders
+    )
+    np.testing.assert_array_equal(searched, again)
+    assert not np.array_equal(searched, proposed)
+
+
 def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> None:
     """Not every time, or there would be no need to practise; but it drives with a purpose."""
     model = lewm_core.load("push_t-nano")
@@ -112,6 +128,8 @@ def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> Non
     [
         (["--picture-every", "10"], "--picture-every 10: the planner needs a picture every 5"),
         (["--policy", "push_t-nono"], "push_t-nono: no such checkpoint folder"),
+        (["--policy", "expert", "--planner", "cem"], "--planner cem: no planner drives"),
+        (["--planner", "propsal"], "propsal"),
     ],
 )
 def test_what_cannot_practise_is_named(
