@@ -109,16 +109,19 @@ class SIGReg(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             projected = z.to(directions.dtype) @ directions
             sums = _PhaseSums.apply(projected, self.spacing, len(self.knots))
-            count = projected.new_tensor([projected.shape[-2]])
+            # A plain number where one process has all: a tensor made of it would let the host wait
+            # for the GPU in every step.
+            count: Tensor | int = projected.shape[-2]
             if in_process_group():
                 sums = sum_over_processes(sums)
+                count = projected.new_tensor(count)
                 distributed.all_reduce(count)
             cosine, sine = (sums / count).unbind(0)
             shape = (-1,) + (1,) * (cosine.ndim - 1)
             gaussian = self.gaussian.to(cosine.dtype).view(shape)
             weights = self.weights.to(cosine.dtype).view(shape)
             deviation = (cosine - gaussian).square() + sine.square()
-            return count.squeeze() * (weights * deviation).sum(0).mean()
+            return count * (weights * deviation).sum(0).mean()
 
 
 class _PhaseSums(torch.autograd.Function):
