@@ -105,6 +105,7 @@ class EpisodeFile:
         self._open = threading.Event()
         self._failure: Exception | None = None
         self._began = time.time()
+        self._ended: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"writer {folder.name}")
         self._thread.start()
         self._open.wait()
@@ -121,6 +122,20 @@ class EpisodeFile:
     def failure(self) -> Exception | None:
         """Why writing has stopped, or None."""
         return self._failure
+
+    @property
+    def received(self) -> int:
+        """Messages that reached it, of all topics."""
+        return sum(counters.received for counters in self.counters.values())
+
+    def summary(self) -> str:
+        """Return the counters of every topic in one line."""
+        reports = {topic: counters.report() for topic, counters in sorted(self.counters.items())}
+        keys = ("received", "written", "dropped", "lost", "gaps")
+        return ", ".join(
+            f"{topic} " + " ".join(f"{report[key]} {key}" for key in keys)
+            for topic, report in reports.items()
+        )
 
     def add_topic(self, topic: str, type_name: str, **options: Any) -> None:
         """Make a topic known to the bag; a second time does nothing.
@@ -159,6 +174,10 @@ class EpisodeFile:
         if topic in self.counters:
             self.counters[topic].lost += count
 
+    def over(self) -> None:
+        """Note that the episode has ended: what still comes was on its way."""
+        self._ended = time.time()
+
     def close(self, reason: str) -> dict[str, Any]:
         """Write what is queued, finish the bag and its report.
 
@@ -175,7 +194,7 @@ class EpisodeFile:
         report = {
             "episode": self.name,
             "ended_by": reason,
-            "wall_seconds": round(time.time() - self._began, 3),
+            "wall_seconds": round((self._ended or time.time()) - self._began, 3),
             "error": str(self._failure or "; ".join(self.complaints.values())),
             "events": self.events,
             "topics": {topic: c.report() for topic, c in sorted(self.counters.items())},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ with ros_imports("lewm_ros.record_dataset"):
     from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.episode_file import EpisodeFile
+    from lewm_ros.episode_span import EpisodeSpan, EpisodeSpans
     from lewm_ros.msg import EpisodeEvent
     from lewm_ros.topic_taps import TopicTap
 
@@ -33,6 +36,13 @@ _MIB = 2**20
 #: event that begins it.
 _EARLY_MESSAGES = 256
 
+#: Default of settle_time, s: fifty of the heartbeats after which a message that was lost on the
+#: way is asked for again (20 ms, config/fastdds).
+_SETTLE_S = 1.0
+
+#: s between two looks at what has settled, or, at the very end, at what still arrives.
+_SETTLE_PERIOD_S = 0.1
+_CLOSE_PERIOD_S = 0.02
 
 #: What the services answer when they have nothing to do.
 _FOLLOWS = "follow_events is set: episodes begin and end by the events on /episode"
@@ -47,9 +57,10 @@ class RecordDatasetNode(Node):
     Messages are copied as they came, never decoded; each topic is subscribed with the QoS that
     its publishers offer, also when they appear late. An episode begins and ends by the services
     ``~/start_episode`` and ``~/stop_episode``, by the events of a scene or a teleoperation node
-    (``follow_events``), or at once (``autostart``). Counters per topic (received, written,
-    dropped, lost, gaps) are logged, written to ``recorder.json`` beside the bag, and published
-    on ``/diagnostics``.
+    (``follow_events``), or at once (``autostart``). With events, an episode's file is closed
+    ``settle_time`` after its end, since its last messages may arrive after that event; the next
+    episode may be on by then. Counters per topic (received, written, dropped, lost, gaps) are
+    logged, written to ``recorder.json`` beside the bag, and published on ``/diagnostics``.
 
     example: python -m lewm_ros.record_dataset --ros-args -p out:=data/mine -p autostart:=true
     """
@@ -68,14 +79,12 @@ class RecordDatasetNode(Node):
         self._out = Path(self._settings["out"]).expanduser()
         prepare_folder(self._out, contract)
         log_parameters(self)
-        self._episode: EpisodeFile | None = None
-        self._since_ns: int | None = None
-        self._announced = ""
+        self._spans = EpisodeSpans()
+        #: The one that has settled last.
+        self._settled: EpisodeSpan | None = None
         self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
         self._complaint = ""
-        self._in_hand: list[_Stamped] = []
-        self._arrived_events: deque[EpisodeEvent] = deque()
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
         types = dict(contract.topic_types())
         for topic in filter(None, self._settings["extra_topics"]):
@@ -98,39 +107,64 @@ class RecordDatasetNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(0.2, self._connect, clock=steady)
         self.create_timer(1.0, self._watch, clock=steady)
+        if self._events is not None:
+            self.create_timer(_SETTLE_PERIOD_S, self._close_settled, clock=steady)
         self._connect()
         if self._settings["autostart"]:
             self._begin("autostart")
         self.get_logger().info(f"recorder is ready: {', '.join(types)} -> {self._out}")
 
     def close(self) -> None:
-        """Finish the episode that is on."""
-        self._end("shutdown")
+        """Finish every episode; those that have just ended have their time to settle."""
+        self._receive()
+        with contextlib.ExitStack() as stack:
+            # Each of them even if one fails: its writer's thread keeps the process alive.
+            for span in self._spans.settling:
+                stack.callback(self._finish, span)
+            closes_at = max((span.closes_at for span in self._spans.settling), default=0.0)
+            if self._spans.on is not None:
+                self._finish(self._spans.on, "shutdown")
+            while time.monotonic() < closes_at:
+                time.sleep(_CLOSE_PERIOD_S)
+                self._keep(self._drain())
 
     # Messages.
 
     def _on_message(self, tap: TopicTap, data: bytes) -> None:
         # Everything that has arrived at once: going back to the executor for each message costs
         # more than the message.
-        self._in_hand = [self._stamped(tap, data), *self._drain()]
-        if self._events is not None:
-            # An event that has arrived comes first: it was sent before what it is about.
-            self._take_events()
-        in_hand, self._in_hand = self._in_hand, []
-        for entry in in_hand:
-            self._keep(*entry)
+        self._receive([self._stamped(tap, data)])
 
-    def _take_events(self) -> None:
-        """Handle every event that has arrived, in order."""
-        handle, arrived = self._events.handle, self._arrived_events
-        while True:
+    def _on_event(self, event: EpisodeEvent) -> None:
+        self._receive(events=[event])
+
+    def _receive(
+        self, messages: Iterable[_Stamped] = (), events: Iterable[EpisodeEvent] = ()
+    ) -> None:
+        """Handle these and all that has reached this process: first events, then messages."""
+        in_hand = [*messages, *self._drain()]
+        # After the messages were taken, so that no event that came before one of them is missed.
+        arrived = [*events, *self._drain_events()]
+        for event in arrived:
+            self._follow(event)
+        if arrived:
+            early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
+            self._keep(early)
+        self._keep(in_hand)
+        if self._spans.on is not None and self._spans.on.file is None:
+            self._try_open(self._spans.on)
+
+    def _drain_events(self) -> list[EpisodeEvent]:
+        """Return the events that have arrived but were not handled yet, in order."""
+        taken: list[EpisodeEvent] = []
+        while self._events is not None:
+            handle = self._events.handle
             with handle:
                 entry = handle.take_message(EpisodeEvent, False)
             if entry is None:
                 break
-            arrived.append(entry[0])
-        while arrived:
-            self._follow(arrived.popleft())
+            taken.append(entry[0])
+        return taken
 
     def _stamped(self, tap: TopicTap, data: bytes) -> _Stamped:
         """Return the message with its header's stamp (or its receive time) and receive time."""
@@ -142,28 +176,42 @@ class RecordDatasetNode(Node):
         return tap, receive_ns if stamp_ns is None else stamp_ns, receive_ns, data
 
     def _drain(self) -> list[_Stamped]:
-        """Return what has reached this process but is not yet in an episode, in order."""
-        in_hand, self._in_hand = self._in_hand, []
-        for tap in self._taps:
-            in_hand += [self._stamped(tap, data) for data in tap.drain()]
-        return in_hand
+        """Return the messages that have arrived but were not handled yet, in order per topic."""
+        return [self._stamped(tap, data) for tap in self._taps for data in tap.drain()]
 
-    def _keep(self, tap: TopicTap, stamp_ns: int, receive_ns: int, data: bytes) -> None:
-        """Put a message into the episode it belongs to."""
-        episode = self._episode
-        if episode is None or (self._since_ns is not None and stamp_ns < self._since_ns):
-            if self._events is not None:
-                self._early.append((tap, stamp_ns, receive_ns, data))
+    def _keep(self, messages: Iterable[_Stamped]) -> None:
+        """Put each message into the episode it belongs to."""
+        for message in messages:
+            tap, stamp_ns, receive_ns, data = message
+            span = self._spans.owner(stamp_ns)
+            if span is None:
+                self._keep_early(message)
+                continue
+            if span.file is None and not self._try_open(span):
+                continue
+            if tap.topic not in span.file.counters:
+                span.file.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
+            if not span.file.put(tap.topic, receive_ns, data):
+                reason = span.file.failure or "the queue is full: the disk is too slow"
+                self._complain(f"{span.file.name}: messages are dropped, {reason}")
+
+    def _keep_early(self, message: _Stamped) -> None:
+        """Keep a message that belongs to no episode, until the event of its episode arrives."""
+        tap, stamp_ns, _, data = message
+        if self._events is None:
             return
-        if tap.topic not in episode.counters:
-            episode.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
-        if not episode.put(tap.topic, receive_ns, data):
-            reason = episode.failure or "the queue is full: the disk is too slow"
-            self._complain(f"{episode.name}: messages are dropped, {reason}")
+        self._early.append(message)
+        last = self._settled
+        if last is not None and last.holds(stamp_ns) and tap.stamp_ns(data) is not None:
+            self._complain(
+                f"{tap.topic}: messages of episode {last.title} arrived after its file was "
+                "closed: raise settle_time"
+            )
 
     def _on_lost(self, tap: TopicTap, count: int) -> None:
-        if self._episode is not None and count > 0:
-            self._episode.lost(tap.topic, count)
+        files = [span.file for span in self._spans if span.file is not None]
+        if files and count > 0:
+            files[-1].lost(tap.topic, count)
             self._complain(f"{tap.topic}: the middleware lost {count} messages")
 
     def _connect(self) -> None:
@@ -189,41 +237,26 @@ class RecordDatasetNode(Node):
         if self._events is not None:
             response.success, response.message = True, _FOLLOWS
             return response
-        name = self._end("service")
-        response.success = name is not None
-        response.message = name or "no episode is on: call start_episode first"
+        if self._spans.on is None:
+            response.message = "no episode is on: call start_episode first"
+            return response
+        # Everything that has reached this process belongs to it.
+        self._receive()
+        response.success, response.message = True, self._finish(self._spans.on, "service")
         return response
-
-    def _on_event(self, event: EpisodeEvent) -> None:
-        self._arrived_events.append(event)
-        self._take_events()
-
-    def _known_end_ns(self, name: str) -> int | None:
-        """Return when an episode ends, if the event has arrived but was not handled yet."""
-        for event in self._arrived_events:
-            stamp_ns = stamp_to_ns(event.header.stamp)
-            if event.event == EpisodeEvent.START:
-                return stamp_ns - 1
-            if event.episode == name:
-                return stamp_ns
-        return None
 
     def _follow(self, event: EpisodeEvent) -> None:
         """Do what an event asks for."""
         stamp_ns = stamp_to_ns(event.header.stamp)
         begins = event.event == EpisodeEvent.START
         if begins:
-            self._end("next episode", until_ns=stamp_ns - 1)
-            try:
-                self._begin("event", event.episode, stamp_ns, self._known_end_ns(event.episode))
-            except (UserError, OSError) as error:
-                self._complain(str(error))
-                return
-            self._announced = event.episode
-        if self._episode is None or event.episode != self._announced:
+            self._spans.settle("next episode", stamp_ns - 1, self._settings["settle_time"])
+            self._spans.on = EpisodeSpan(event.episode, stamp_ns)
+        span = self._spans.on
+        if span is None or event.episode != span.name:
             # Ended already, by its teleoperation node or expert, or not ours.
             return
-        self._episode.events.append(
+        span.events.append(
             {
                 "event": "start" if begins else "end",
                 "episode": event.episode,
@@ -232,91 +265,100 @@ class RecordDatasetNode(Node):
                 "stamp_ns": stamp_ns,
             }
         )
-        if not begins:
-            self._end("event", discard=event.label == "discard", until_ns=stamp_ns)
+        if not begins and event.label == "discard":
+            self._finish(span, "event", discard=True)
+        elif not begins:
+            self._spans.settle("event", stamp_ns, self._settings["settle_time"])
 
-    def _begin(
-        self,
-        reason: str,
-        name: str = "",
-        since_ns: int | None = None,
-        until_ns: int | None = None,
-    ) -> str:
-        """Begin an episode and return its name.
+    def _close_settled(self) -> None:
+        """Close the files of the episodes that have settled."""
+        now = time.monotonic()
+        if self._spans.settled(now):
+            # If this process was kept waiting, so were its messages.
+            self._receive()
+        for span in self._spans.settled(now):
+            self._finish(span)
+            self._settled = span
 
-        Args:
-            reason: For the log.
-            name: Of the episode; empty: the next number.
-            since_ns: Messages stamped earlier do not belong to it.
-            until_ns: Messages stamped later do not either, if its end is known already.
+    def _begin(self, reason: str) -> str:
+        """Begin an episode without an event and return its name.
 
         Raises:
             UserError: If one is on, or the disk guard refuses.
+            OSError: If its folder cannot be made.
         """
-        if self._episode is not None:
-            raise UserError(f"episode {self._episode.name} is on: call stop_episode first")
+        if self._spans.on is not None:
+            raise UserError(f"episode {self._spans.on.title} is on: call stop_episode first")
+        # What arrived before this moment and still waits is not part of the episode.
+        self._drain()
+        span = EpisodeSpan()
+        name = self._open(span, reason)
+        self._spans.on = span
+        return name
+
+    def _try_open(self, span: EpisodeSpan) -> bool:
+        """Make the file of an episode that follows events; one that cannot be made is given up."""
+        try:
+            self._open(span, "event")
+        except (UserError, OSError) as error:
+            self._spans.remove(span)
+            self._complain(str(error))
+            return False
+        return True
+
+    def _open(self, span: EpisodeSpan, reason: str) -> str:
+        """Make an episode's file and return its name.
+
+        Raises:
+            UserError: If the disk guard refuses.
+            OSError: If its folder cannot be made.
+        """
         guard = self._disk_complaint()
         if guard:
             raise BagError(guard)
-        folder = free_folder(self._out, name, self._settings["episode_prefix"])
-        if since_ns is None:
-            # What arrived before this moment and still waits is not part of the episode.
-            self._drain()
+        folder = free_folder(self._out, span.name, self._settings["episode_prefix"])
         self._complaint = ""
         queue_bytes = int(self._settings["queue_mib"] * _MIB)
-        self._episode = EpisodeFile(folder, queue_bytes, self._settings["storage"])
-        self._since_ns = since_ns
+        span.file = EpisodeFile(folder, queue_bytes, self._settings["storage"])
+        span.file.events = span.events
+        if span.reason:
+            span.file.over()
         for tap in self._taps:
             if tap.connected:
-                self._episode.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
-        early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
-        if since_ns is not None:
-            for entry in early:
-                if until_ns is None or entry[1] <= until_ns:
-                    self._keep(*entry)
-                else:
-                    self._early.append(entry)
+                span.file.add_topic(tap.topic, str(tap.type_name), qos=tap.offered)
         missing = [tap.topic for tap in self._taps if not tap.connected]
         waiting = f"; no publisher yet of {', '.join(missing)}" if missing else ""
         self.get_logger().info(f"episode {folder.name} begins ({reason}){waiting}")
         return folder.name
 
-    def _end(
-        self, reason: str, discard: bool = False, until_ns: int | None = None
-    ) -> str | None:
-        """End the episode that is on, if any, and return its name."""
-        if self._episode is None:
-            return None
-        # Everything that has reached this process belongs to the episode, except what its event
-        # says is later.
-        for entry in self._drain():
-            if until_ns is None or entry[1] <= until_ns:
-                self._keep(*entry)
-            else:
-                self._early.append(entry)
-        episode, self._episode = self._episode, None
-        report = episode.close(reason)
-        self._recorded_bytes += episode.size
+    def _finish(self, span: EpisodeSpan, reason: str = "", discard: bool = False) -> str:
+        """Close an episode's file, if it has one, and return its name.
+
+        Args:
+            span: The episode.
+            reason: For the report; empty: why it has ended.
+            discard: Whether to delete it.
+        """
+        self._spans.remove(span)
+        name, file = span.title, span.file
+        nothing = True
+        if file is not None:
+            report = file.close(reason or span.reason)
+            self._recorded_bytes += file.size
+            nothing = span.since_ns is not None and not file.received
+            if discard or nothing:
+                shutil.rmtree(file.folder)
+            elif report["error"]:
+                self._complain(f"{name}: {report['error']}")
         if discard:
-            shutil.rmtree(episode.folder)
-            self.get_logger().info(f"episode {episode.name} is discarded, as its event asks")
-            return episode.name
-        if self._since_ns is not None and not any(
-            counters.received for counters in episode.counters.values()
-        ):
-            # A late joiner hears of episodes that are over (see qos.EPISODE_PUBLISHER).
-            shutil.rmtree(episode.folder)
-            self.get_logger().info(f"episode {episode.name} was over already: nothing recorded")
-            return episode.name
-        if report["error"]:
-            self._complain(f"{episode.name}: {report['error']}")
-        counters = ", ".join(
-            f"{topic} {c['received']} received {c['written']} written {c['dropped']} dropped "
-            f"{c['lost']} lost {c['gaps']} gaps"
-            for topic, c in report["topics"].items()
-        )
-        self.get_logger().info(f"episode {episode.name} ended ({reason}): {counters}")
-        return episode.name
+            outcome = "is discarded, as its event asks"
+        elif nothing:
+            # Most often a late joiner hears of it, which missed it (see qos.EPISODE_PUBLISHER).
+            outcome = "is over: nothing recorded"
+        else:
+            outcome = f"ended ({reason or span.reason}): {file.summary()}"
+        self.get_logger().info(f"episode {name} {outcome}")
+        return name
 
     # The disk, and what operators see.
 
@@ -330,7 +372,7 @@ class RecordDatasetNode(Node):
                 "free some space or choose another out"
             )
         quota = self._settings["quota_gib"]
-        current = self._episode.size if self._episode is not None else 0
+        current = sum(span.file.size for span in self._spans if span.file is not None)
         used = (self._recorded_bytes + current) / _GIB
         if quota and used > quota:
             return f"{used:.3g} GiB are recorded, quota_gib is {quota:g}: raise it or start anew"
@@ -339,11 +381,13 @@ class RecordDatasetNode(Node):
     def _watch(self) -> None:
         """Guard the disk and publish diagnostics."""
         guard = self._disk_complaint()
-        if guard and self._episode is not None:
-            self._end("disk guard")
+        if guard and any(self._spans):
+            self._receive()
+            for span in list(self._spans):
+                self._finish(span, "disk guard")
             self._complain(guard)
-        if self._episode is not None:
-            for text in self._episode.complaints.values():
+        if self._spans.on is not None:
+            for text in self._spans.on.file.complaints.values():
                 self._complain(text)
         self._publish_diagnostics(guard)
 
@@ -352,7 +396,7 @@ class RecordDatasetNode(Node):
         self.get_logger().error(self._complaint, throttle_duration_sec=1.0)
 
     def _publish_diagnostics(self, guard: str) -> None:
-        episode = self._episode
+        episode = self._spans.on.file if self._spans.on is not None else None
         status = DiagnosticStatus(name=f"{self.get_name()}: recording", hardware_id="")
         counters = episode.counters if episode is not None else {}
         if guard or (episode is not None and episode.failure):
@@ -383,6 +427,9 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         ("autostart", False, "Begin an episode at once.", {}),
         ("follow_events", False, "Begin and end episodes by the events on /episode; an episode "
          "that ends with the label 'discard' is deleted.", {}),
+        ("settle_time", _SETTLE_S, "s of real time after the event that ends an episode for which "
+         "its messages may still arrive, even while the next one is on.",
+         {"minimum": 0.0, "maximum": 5.0}),
         ("episode_prefix", "episode_", "Episodes without a name of their own are called this and "
          "a number.", {}),
         ("storage", "mcap", "Of the bags.", {"choices": ("mcap", "sqlite3")}),

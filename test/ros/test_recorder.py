@@ -241,7 +241,9 @@ def test_the_disk_guard_ends_the_episode_and_refuses_the_next(graph):
         robot.publish(index * 10**8)
     graph.wait((out / name / "recorder.json").exists, "the guard does not end the episode")
     assert report(out / name)["ended_by"] == "disk guard"
-    assert read(out / name) == robot.sent
+    # It looks once a second, so on a busy machine it may find its seven before the twelve are out.
+    for topic, messages in read(out / name).items():
+        assert len(messages) >= 7 and messages == robot.sent[topic][: len(messages)], topic
     answer = graph.call(Trigger, "/record_dataset/start_episode", Trigger.Request())
     assert not answer.success and "quota_gib" in answer.message
     diagnostics(graph)
