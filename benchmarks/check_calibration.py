@@ -45,8 +45,8 @@ from lewm_core.model.verdict import weights_digest
 from lewm_core.paths import checkpoint_path
 from lewm_core.planning import load_planner_config
 from lewm_core.scenes import make_scene
-from lewm_core.scenes.push_t_geometry import draw_state, pusher_clearance
-from lewm_core.scenes.push_t_physics import PushTPhysics
+from lewm_core.scenes.push_t.geometry import draw_state, pusher_clearance
+from lewm_core.scenes.push_t.scene import PushTScene
 
 #: Control steps to reach a goal that is 25 away.
 BUDGET = 50
@@ -94,13 +94,13 @@ RECIPES = (
 )
 
 
-class ParkedBlock(PushTPhysics):
+class ParkedBlock(PushTScene):
     """Push-T in which every episode begins with the block at one and the same place."""
 
     def reset(
         self, seed: int | None = None, state: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """Begin anew with a drawn pusher and the parked block; see `PushTPhysics.reset`."""
+        """Begin anew with a drawn pusher and the parked block; see `PushTScene.reset`."""
         random = np.random.default_rng(seed)
         while state is None:
             drawn = np.array([*draw_state(random)[:2], *PARKED])

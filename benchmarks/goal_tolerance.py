@@ -23,7 +23,7 @@ from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.data.images import prepare_picture
 from lewm_core.errors import CheckpointError
 from lewm_core.scenes import make_expert, make_scene
-from lewm_core.scenes.success import push_t_success
+from lewm_core.scenes.push_t.success import push_t_success
 
 FACTORS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
 _EPISODE_STEPS, _WARM_UP_STEPS, _FURTHEST_STEPS = 100, 20, 9

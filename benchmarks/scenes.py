@@ -98,8 +98,8 @@ def _rate(body: Callable[[int], object], seconds: float) -> float:
 
 def _expert_statistics(episodes: int, seed: int) -> dict[str, Any]:
     """Motion over windows of 25 control steps, with standard errors over the episodes."""
-    from lewm_core.scenes.push_t_geometry import pusher_clearance, wall_clearance
-    from lewm_core.scenes.success import push_t_distances, push_t_success
+    from lewm_core.scenes.push_t.geometry import pusher_clearance, wall_clearance
+    from lewm_core.scenes.push_t.success import push_t_distances, push_t_success
 
     scene, expert = make_scene("push_t"), make_expert("push_t")
     states = np.empty((episodes, EPISODE + 1, 5))
@@ -143,7 +143,7 @@ def _replay(scene: Any, states: np.ndarray, actions: np.ndarray, seed: int) -> n
     Returns:
         (episodes, 4): of four windows of each episode.
     """
-    from lewm_core.scenes.success import push_t_success
+    from lewm_core.scenes.push_t.success import push_t_success
 
     rng = np.random.default_rng(seed)
     met = np.zeros((len(states), 4))

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
+from lewm_core.data import Contract
 from lewm_core.errors import UserError
 from lewm_core.evaluation import closed_loop
 from lewm_core.evaluation.goals import StartGoal
 from lewm_core.paths import checkpoint_path
 from lewm_core.planning import load_planner_config, planner_for
 from lewm_core.scenes import make_scene
-from lewm_core.scenes.success import push_t_outcome
 from lewm_ros.missing import require_ros
 
 if TYPE_CHECKING:
@@ -77,24 +77,32 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
     checkpoint = checkpoint_path(arguments.checkpoint)
     arguments.out.mkdir(parents=True, exist_ok=True)
     # A wrong name is told before anything starts.
-    planner = str(planner_for(lewm_core.load(checkpoint), arguments.planner))
+    model = lewm_core.load(checkpoint)
+    planner = str(planner_for(model, arguments.planner))
     load_planner_config(planner)
-    scene = make_scene("push_t")
+    contract = Contract.from_dict(model.contract, source=str(checkpoint))
+    # The contract of a simulated scene has the scene's name.
+    scene = make_scene(contract.name)
     try:
         print(f"drawing {arguments.goals} goals, {DISTANCE_STEPS} control steps away", flush=True)
         goals = closed_loop.goals_from_expert(
-            scene, arguments.goals, seed=arguments.seed, distance_steps=DISTANCE_STEPS
+            scene,
+            arguments.goals,
+            seed=arguments.seed,
+            distance_steps=DISTANCE_STEPS,
+            picture_size=contract.camera.size,
+            scene_name=contract.name,
         )
         goals = [_from_rest(scene, goal) for goal in goals]
         started = time.monotonic()
-        traces = _drive(arguments, checkpoint, goals)
+        traces = _drive(arguments, checkpoint, contract, goals)
         seconds = time.monotonic() - started
         results = {
             "planner": [
                 closed_loop.judge(
                     "planner",
                     goal.number,
-                    [push_t_outcome(state, goal.goal_truth)
+                    [scene.outcome(state, goal.goal_truth)
                      for state in (goal.start_truth, *trace.states)],
                     plan_times_s=trace.plan_times_s,
                 )
@@ -119,7 +127,7 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
         "nodes_seconds": round(seconds, 1),
     }
     summary = demo_report.summarise(settings, traces, results)
-    demo_report.write(arguments.out, summary, goals, traces, results)
+    demo_report.write(arguments.out, summary, goals, traces, results, scene)
     print(demo_report.table(summary, results))
     print(f"\n{arguments.out}/report.html, demo.mp4 and demo.json show all of it")
     return summary
@@ -132,7 +140,10 @@ def _from_rest(scene: Any, goal: StartGoal) -> StartGoal:
 
 
 def _drive(
-    arguments: argparse.Namespace, checkpoint: Path, goals: Sequence[StartGoal]
+    arguments: argparse.Namespace,
+    checkpoint: Path,
+    contract: Contract,
+    goals: Sequence[StartGoal],
 ) -> list[GoalTrace]:
     """Run the nodes and pursue every goal over DDS."""
     from lewm_ros.dds import apply_profile
@@ -142,11 +153,17 @@ def _drive(
     apply_profile()
     logs = arguments.out / "logs"
     waiting = {"lock_step": arguments.lock_step}
-    scene_waiting = {**waiting, "real_time_factor": 0.0, "lock_step_timeout": _LOCK_STEP_TIMEOUT_S}
+    scene_parameters = {"scene": contract.name, "seed": arguments.seed}
+    if arguments.lock_step:
+        scene_parameters |= {
+            **waiting,
+            "real_time_factor": 0.0,
+            "lock_step_timeout": _LOCK_STEP_TIMEOUT_S,
+        }
     with (
         NodeProcess(
             "scene",
-            {"seed": arguments.seed, **(scene_waiting if arguments.lock_step else {})},
+            scene_parameters,
             os.environ,
             logs / "scene.log",
         ) as scene,
@@ -167,19 +184,16 @@ def _drive(
             scene.require_running()
             planner.require_running()
 
-        return _pursue_all(checkpoint, goals, check)
+        return _pursue_all(contract, goals, check)
 
 
 def _pursue_all(
-    checkpoint: Path, goals: Sequence[StartGoal], check: Callable[[], None]
+    contract: Contract, goals: Sequence[StartGoal], check: Callable[[], None]
 ) -> list[GoalTrace]:
     import rclpy
 
-    import lewm_core
-    from lewm_core.data import Contract
     from lewm_ros.goal_runner import GoalRunner
 
-    contract = Contract.from_dict(lewm_core.load(checkpoint).contract, source=str(checkpoint))
     rclpy.init(args=[])
     runner = GoalRunner(contract)
     try:

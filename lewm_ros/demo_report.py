@@ -15,6 +15,7 @@ from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.goals import StartGoal
 from lewm_core.evaluation.report import GoalRow, Report, describe_machine, write_html
 from lewm_core.evaluation.video import VideoWriter, side_by_side
+from lewm_core.scenes.registry import Scene
 
 if TYPE_CHECKING:
     from lewm_ros.goal_runner import GoalTrace
@@ -93,13 +94,14 @@ def write(
     goals: Sequence[StartGoal],
     traces: Sequence[GoalTrace],
     results: Results,
+    scene: Scene,
 ) -> None:
     """Write ``demo.json``, ``demo.mp4`` and ``report.html`` into ``out``."""
     (out / "demo.json").write_text(json.dumps(dict(summary), indent=2) + "\n")
     _write_video(out / "demo.mp4", goals, traces, results["planner"])
     reached = sum(result.success_any for result in results["planner"])
     report = Report(
-        title="Push-T over ROS 2: planning to goal pictures in latent space",
+        title=f"{scene.title} over ROS 2: planning to goal pictures in latent space",
         verdict=f"The planner reached {reached} of {len(goals)} goals; doing nothing reached "
         f"{sum(r.success_any for r in results['do nothing'])}, random commands "
         f"{sum(r.success_any for r in results['random'])}.",
@@ -131,8 +133,8 @@ def write(
                 "budget_steps", "machine",
             )
         }
-        | {"success": "pusher and block within 20 mm of the goal (norm of both), angle within "
-           "20 degrees, at any time within the budget; do nothing and random ran in process"},
+        | {"success": f"{scene.criterion.text}, at any time within the budget; do nothing and "
+           "random ran in process"},
         video="demo.mp4",
     )
     write_html(out / "report.html", report)
@@ -172,12 +174,12 @@ def _total(name: str, rows: Sequence[GoalResult]) -> list[str]:
 
 
 def _errors(result: GoalResult) -> str:
-    return (
-        f"{1e3 * result.position_error_before:.0f} mm, "
-        f"{math.degrees(result.angle_error_before):.0f} deg -> "
-        f"{1e3 * result.position_error_after:.0f} mm, "
-        f"{math.degrees(result.angle_error_after):.0f} deg"
-    )
+    before = f"{1e3 * result.position_error_before:.0f} mm"
+    after = f"{1e3 * result.position_error_after:.0f} mm"
+    if math.isfinite(result.angle_error_before):
+        before += f", {math.degrees(result.angle_error_before):.0f} deg"
+        after += f", {math.degrees(result.angle_error_after):.0f} deg"
+    return f"{before} -> {after}"
 
 
 def _milliseconds(summary: Mapping[str, Any], name: str) -> str:

@@ -47,7 +47,7 @@ class ExpertNode(Node):
         """
         super().__init__("expert")
         self._settings = _declare_parameters(self)
-        self._contract = load_contract(self._settings["contract"])
+        self._contract = load_contract(self._settings["contract"] or self._settings["scene"])
         if not self._contract.states:
             raise UserError(f"contract {self._contract.name} has no state topic: experts need one")
         self._expert = make_expert(self._settings["scene"], self._settings["seed"])
@@ -239,7 +239,8 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
     """Declare all parameters and return their values."""
     entries = [
         ("scene", "push_t", "Name of the scene, whose expert drives.", {}),
-        ("contract", "push_t", "Contract: a YAML file, or the name of one that ships.", {}),
+        ("contract", "", "Contract: a YAML file, or the name of one that ships; empty: that of the "
+         "scene.", {}),
         ("episodes", 10, "Number of episodes.", {"minimum": 1}),
         ("steps", 250, "Control steps of each.", {"minimum": 1}),
         ("seed", 0, "Of the first episode; the next ones count up.", {"minimum": 0}),

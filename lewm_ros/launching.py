@@ -105,6 +105,7 @@ RECORDER = (
     Argument("episode_prefix", "Of the names of episodes that have none of their own."),
     Argument("storage", "Of the bags.", choices=("mcap", "sqlite3")),
     Argument("queue_mib", "MiB that may wait for the disk.", float),
+    Argument("settle_time", "s of real time for the last messages of an ended episode.", float),
     Argument("minimum_free_gib", "GiB of disk that stay free.", float),
     Argument("quota_gib", "GiB recorded in all; 0: no limit.", float),
 )
@@ -256,8 +257,7 @@ def scene_node(context: LaunchContext, defaults: Mapping[str, Any] | None = None
     explicit = {"scene": value(context, "scene"), **parameters(context, SCENE)}
     if value(context, "contract"):
         explicit["contract"] = value(context, "contract")
-    own = {"contract": value(context, "scene"), **(defaults or {})}
-    return node(context, "scene", explicit, own)
+    return node(context, "scene", explicit, dict(defaults or {}))
 
 
 def _convert(name: str, text: str, kind: type) -> Any:

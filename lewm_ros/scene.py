@@ -55,7 +55,7 @@ class SceneNode(Node):
         """
         super().__init__("scene")
         parameters = _declare_parameters(self)
-        self._contract = load_contract(parameters["contract"])
+        self._contract = load_contract(parameters["contract"] or parameters["scene"])
         self._timing = _timing(parameters, self._contract)
         _check_clock(self, parameters)
         self._write_state = _state_writer(self._contract)
@@ -205,7 +205,8 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
     """Declare all parameters and return their values."""
     entries = [
         ("scene", "push_t", "Name of the scene.", {}),
-        ("contract", "push_t", "Contract: a YAML file, or the name of one that ships.", {}),
+        ("contract", "", "Contract: a YAML file, or the name of one that ships; empty: that of the "
+         "scene.", {}),
         ("image_width", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
         ("image_height", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
         ("camera_rate", 0.0, "Hz of scene time; 0: the control rate.",

@@ -339,7 +339,7 @@ class SceneLoop:
             self.held_steps += 1
         else:
             self._applied = np.clip(newest[1], self._lower, self._upper)
-        self._physics.set_target_velocity(self._applied)
+        self._physics.set_command(self._applied)
 
     def _holding(self) -> np.ndarray:
         """Return the hold command (A,): the contract's numbers, or the last value."""

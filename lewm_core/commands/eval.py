@@ -216,7 +216,8 @@ def _write(
         f"{record['scene']}, protocol {record['protocol']}, planner {record['planner']}, "
         f"{record['split']} goals of seed {record['seed']}"
     )
-    names = ["result.json", draw_summary(folder / "summary.png", title, tables).name]
+    picture = draw_summary(folder / "summary.png", title, tables, scene.criterion)
+    names = ["result.json", picture.name]
     for table in tables if video else ():
         path = folder / f"{table.candidate.label}-{table.task.distance}.mp4"
         names.append(write_showcase(path, table, scene).name)

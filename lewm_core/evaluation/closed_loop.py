@@ -27,7 +27,7 @@ from lewm_core.evaluation.policies import (
     ReplayActions,
 )
 from lewm_core.evaluation.statistics import summarise, wilson_interval
-from lewm_core.scenes.success import PushTOutcome, push_t_outcome
+from lewm_core.scenes.outcome import Outcome
 
 __all__ = [
     "DoNothing",
@@ -51,7 +51,6 @@ def run_goal(
     policy: Policy,
     budget_steps: int = 50,
     *,
-    outcome: Callable[[NDArray, NDArray], PushTOutcome] = push_t_outcome,
     on_step: Callable[[int, NDArray[np.uint8] | None], None] | None = None,
 ) -> GoalResult:
     """Let a policy drive from the start for the whole budget; success does not end the run.
@@ -61,7 +60,6 @@ def run_goal(
         start_goal: The task.
         policy: Begins anew.
         budget_steps: Control steps.
-        outcome: Compares a ground truth with the goal's, each ``(N,)``.
         on_step: Called before every step with its number and the policy's picture (None unless
             the policy needs one), for videos.
 
@@ -74,14 +72,14 @@ def run_goal(
     period_ns = round(scene.control_period_s * 1e9)
     scene.set_state(start_goal.start)
     policy.begin(start_goal)
-    before = outcome(scene.ground_truth(), start_goal.goal_truth)
+    before = scene.outcome(scene.ground_truth(), start_goal.goal_truth)
     outcomes = []
     for step in range(budget_steps):
         picture = scene.render(width, height) if policy.needs_picture else None
         if on_step is not None:
             on_step(step, picture)
         truth = scene.step_control(policy.act(step * period_ns, picture))
-        outcomes.append(outcome(truth, start_goal.goal_truth))
+        outcomes.append(scene.outcome(truth, start_goal.goal_truth))
     return judge(
         policy.name,
         start_goal.number,
@@ -94,7 +92,7 @@ def run_goal(
 def judge(
     policy: str,
     number: int,
-    outcomes: Sequence[PushTOutcome],
+    outcomes: Sequence[Outcome],
     *,
     plan_times_s: Sequence[float] = (),
     plans: int | None = None,
@@ -122,14 +120,14 @@ def judge(
         number=number,
         success_any=any(successes),
         success_end=after.success,
-        block_success_any=any(outcome.block_success for outcome in outcomes[1:]),
-        block_success_end=after.block_success,
+        object_success_any=any(outcome.object_success for outcome in outcomes[1:]),
+        object_success_end=after.object_success,
         first_success_step=successes.index(True) + 1 if any(successes) else None,
-        position_error_before=before.joint_distance,
-        position_error_after=after.joint_distance,
+        position_error_before=before.position_distance,
+        position_error_after=after.position_distance,
         angle_error_before=before.angle_distance,
         angle_error_after=after.angle_distance,
-        must_move=not before.block_success,
+        must_move=not before.object_success,
         met=tuple(successes),
         plan_times_s=tuple(plan_times_s),
         plans=len(plan_times_s) if plans is None else plans,

@@ -13,18 +13,21 @@ import numpy as np
 from lewm_core.evaluation.evaluate import Table, Task
 from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.statistics import summarise
-from lewm_core.scenes.success import ANGLE_TOLERANCE, POSITION_TOLERANCE
+from lewm_core.scenes.outcome import Criterion
 
 _GREY = "0.55"
 
 
-def draw_summary(path: Path, title: str, tables: Sequence[Table]) -> Path:
+def draw_summary(
+    path: Path, title: str, tables: Sequence[Table], criterion: Criterion
+) -> Path:
     """Draw one row of panels for each distance; returns ``path``.
 
     Args:
         path: PNG file, replaced if it exists.
         title: Heading.
         tables: Of one evaluation.
+        criterion: The scene's.
     """
     # Here, not at the top: matplotlib takes a second to import.
     from matplotlib.figure import Figure
@@ -37,13 +40,12 @@ def draw_summary(path: Path, title: str, tables: Sequence[Table]) -> Path:
         shown = {table.candidate.label: table.results for table in tables if table.task is task}
         _draw_rates(axes[0], task, shown)
         _draw_errors(
-            axes[1], shown, "position error, mm", 1e3 * POSITION_TOLERANCE,
-            lambda r: 1e3 * r.position_error_before, lambda r: 1e3 * r.position_error_after,
+            axes[1], shown, "position error, mm", 1e3, criterion.position_tolerance,
+            lambda r: r.position_error_before, lambda r: r.position_error_after,
         )
         _draw_errors(
-            axes[2], shown, "angle error, degrees", math.degrees(ANGLE_TOLERANCE),
-            lambda r: math.degrees(r.angle_error_before),
-            lambda r: math.degrees(r.angle_error_after),
+            axes[2], shown, "angle error, degrees", math.degrees(1), criterion.angle_tolerance,
+            lambda r: r.angle_error_before, lambda r: r.angle_error_after,
         )
         _draw_in_time(axes[3], task, shown)
         for axis in axes:
@@ -86,20 +88,29 @@ def _draw_errors(
     axis: Any,
     shown: Mapping[str, Sequence[GoalResult]],
     label: str,
-    tolerance: float,
+    unit: float,
+    tolerance: float | None,
     before: Callable[[GoalResult], float],
     after: Callable[[GoalResult], float],
 ) -> None:
     """Share of the goals whose error is below x: dashed at the start, full at the end."""
+    errors = [before(result) for results in shown.values() for result in results]
+    if not np.isfinite(errors).any():
+        # The scene has no such error.
+        axis.set_visible(False)
+        return
     for number, (name, results) in enumerate(shown.items()):
         share = 100 * np.arange(1, len(results) + 1) / len(results)
-        axis.step(np.sort([after(r) for r in results]), share, where="post",
+        axis.step(np.sort([unit * after(r) for r in results]), share, where="post",
                   color=f"C{number}", label=f"{name}, at the end")
         if number == 0:
-            axis.step(np.sort([before(r) for r in results]), share, where="post",
+            axis.step(np.sort([unit * before(r) for r in results]), share, where="post",
                       color=_GREY, linestyle="--", label="at the start")
-    axis.axvline(tolerance, color="black", linewidth=1, linestyle=":", label="criterion")
-    axis.set_xscale("symlog", linthresh=tolerance / 4)
+    if tolerance is not None:
+        axis.axvline(unit * tolerance, color="black", linewidth=1, linestyle=":",
+                     label="criterion")
+    scale = tolerance if tolerance is not None else max(float(np.median(errors)), 1e-9)
+    axis.set_xscale("symlog", linthresh=unit * scale / 4)
     axis.set_xlim(0, None)
     axis.set_ylim(0, 100)
     axis.set_xlabel(label)

@@ -14,14 +14,15 @@ class GoalResult:
         number: Of the goal.
         success_any: The scene's criterion was met after some step; the published figure.
         success_end: It was met after the last step.
-        block_success_any: The same for the block alone, whatever the pusher's place.
-        block_success_end: The same, after the last step.
+        object_success_any: The part of it that is about the object to be moved; the same where the
+            scene has no object.
+        object_success_end: The same, after the last step.
         first_success_step: Control steps until the criterion was first met; None: never.
-        position_error_before: m, joint distance of pusher and block to the goal at the start.
+        position_error_before: m, the outcome's ``position_distance`` at the start.
         position_error_after: m, after the last step.
-        angle_error_before: rad, of the block at the start.
+        angle_error_before: rad, its ``angle_distance`` at the start; NaN where the scene has none.
         angle_error_after: rad, after the last step.
-        must_move: The block's part of the criterion was not met at the start already.
+        must_move: The object's part of the criterion was not met at the start already.
         met: Whether the criterion was met after each control step.
         plan_times_s: Seconds of every plan, encoding included; empty where plans were made many
             at a time, which says nothing about one.
@@ -33,8 +34,8 @@ class GoalResult:
     number: int
     success_any: bool
     success_end: bool
-    block_success_any: bool
-    block_success_end: bool
+    object_success_any: bool
+    object_success_end: bool
     first_success_step: int | None
     position_error_before: float
     position_error_after: float

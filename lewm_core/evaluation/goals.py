@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import UserError
 from lewm_core.scenes import make_expert
+from lewm_core.scenes.outcome import Outcome
 from lewm_core.scenes.registry import Expert
 
 #: Control steps of the expert before a start is drawn: at least, and fewer than. The first pushes
@@ -39,12 +40,16 @@ class GoalScene(Protocol):
         """Begin anew; returns the ground truth ``(N,)``."""
         ...
 
-    def step_control(self, velocity: ArrayLike) -> NDArray:
+    def step_control(self, command: ArrayLike) -> NDArray:
         """Apply a command ``(A,)`` for one control period; returns the ground truth ``(N,)``."""
         ...
 
     def ground_truth(self) -> NDArray:
         """Return the ground truth ``(N,)``."""
+        ...
+
+    def outcome(self, state: ArrayLike, goal_state: ArrayLike) -> Outcome:
+        """Compare a ground truth ``(N,)`` with that of a goal ``(N,)``."""
         ...
 
     def get_state(self) -> NDArray:

@@ -30,7 +30,6 @@ from lewm_core.planning.perception import embed_frames, embed_goal
 from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Solver
 from lewm_core.planning.state import Frame
-from lewm_core.scenes.success import PushTOutcome, push_t_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,6 @@ def drive_goals(
     budget_steps: int,
     *,
     batch: int = DEFAULT_BATCH,
-    outcome: Callable[[NDArray, NDArray], PushTOutcome] = push_t_outcome,
     progress: Callable[[int], None] | None = None,
 ) -> list[Drive]:
     """Let the planner drive from every start for the whole budget.
@@ -73,7 +71,6 @@ def drive_goals(
         budget_steps: Control steps; success does not end an episode.
         batch: Most episodes at once. It decides which random numbers a goal's search draws, so
             results are told together with it.
-        outcome: Compares a ground truth with the goal's, each ``(N,)``.
         progress: Called with the number of episodes that are done.
 
     Returns:
@@ -90,7 +87,7 @@ def drive_goals(
         fleet = _Fleet(scene, goals[first : first + batch], setup, budget_steps)
         for step in range(budget_steps):
             fleet.advance(step)
-        drives += fleet.drives(outcome)
+        drives += fleet.drives()
         if progress is not None:
             progress(len(drives))
     return drives
@@ -201,14 +198,14 @@ class _Fleet:
         self._plans[row] += result.plan is not None
         self._failed[row] += result.failed
 
-    def drives(self, outcome: Callable[[NDArray, NDArray], PushTOutcome]) -> list[Drive]:
+    def drives(self) -> list[Drive]:
         """Judge every episode."""
         return [
             Drive(
                 judge(
                     "planner",
                     goal.number,
-                    [outcome(truth, goal.goal_truth) for truth in truths],
+                    [self._scene.outcome(truth, goal.goal_truth) for truth in truths],
                     plans=self._plans[row],
                     plans_failed=self._failed[row],
                 ),

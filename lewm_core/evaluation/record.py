@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -103,14 +104,16 @@ def _goal(table: Table, row: int) -> dict[str, Any]:
         "episode": goal.episode,
         "success_any": result.success_any,
         "success_final": result.success_end,
-        "block_any": result.block_success_any,
-        "block_final": result.block_success_end,
+        "object_any": result.object_success_any,
+        "object_final": result.object_success_end,
         "first_success_step": result.first_success_step,
         "must_move": result.must_move,
-        "position_error_before": result.position_error_before,
-        "position_error_after": result.position_error_after,
-        "angle_error_before": result.angle_error_before,
-        "angle_error_after": result.angle_error_after,
+        **{
+            f"{name}_error_{when}": value if math.isfinite(value) else None
+            for name in ("position", "angle")
+            for when in ("before", "after")
+            for value in (getattr(result, f"{name}_error_{when}"),)
+        },
         "plans": result.plans,
         "plans_failed": result.plans_failed,
         **{

@@ -19,8 +19,8 @@ PERCENTILES = (50, 95, 99)
 _RATES = (
     ("success_any", "success_any"),
     ("success_final", "success_end"),
-    ("block_any", "block_success_any"),
-    ("block_final", "block_success_end"),
+    ("object_any", "object_success_any"),
+    ("object_final", "object_success_end"),
 )
 
 
@@ -56,10 +56,11 @@ def summarise(results: Sequence[GoalResult]) -> dict[str, Any]:
     """Flat figures of one policy, for tables and ``--json``.
 
     Returns:
-        ``episodes``; ``success_any``, ``success_final``, ``block_any``, ``block_final`` as rates
-        with ``ci95_...`` beside them; the first two again over the goals where the block must
-        move (``must_move_...``, None where there is none); medians of the errors;
-        ``plan_ms_p50/p95/p99`` (None where no plan was timed); ``plans``; ``plans_failed``.
+        ``episodes``; ``success_any``, ``success_final``, ``object_any``, ``object_final`` as rates
+        with ``ci95_...`` beside them; the first two again over the goals where the object must
+        move (``must_move_...``, None where there is none); medians of the errors (None where the
+        scene has none of the kind); ``plan_ms_p50/p95/p99`` (None where no plan was timed);
+        ``plans``; ``plans_failed``.
 
     Raises:
         UserError: There is no result.
@@ -77,7 +78,8 @@ def summarise(results: Sequence[GoalResult]) -> dict[str, Any]:
     for key in (
         "position_error_before", "position_error_after", "angle_error_before", "angle_error_after"
     ):
-        summary[f"median_{key}"] = float(np.median([getattr(r, key) for r in results]))
+        median = float(np.median([getattr(r, key) for r in results]))
+        summary[f"median_{key}"] = median if math.isfinite(median) else None
     summary |= plan_percentiles([time for result in results for time in result.plan_times_s])
     summary["plans"] = sum(result.plans for result in results)
     summary["plans_failed"] = sum(result.plans_failed for result in results)

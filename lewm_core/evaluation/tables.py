@@ -11,8 +11,8 @@ from lewm_core.evaluation.statistics import FEWEST_EPISODES, wilson_interval
 _COLUMNS = (
     ("any time", "success_any", "ci95_any"),
     ("at the end", "success_final", "ci95_final"),
-    ("block alone, any time", "block_any", "ci95_block_any"),
-    ("block alone, at the end", "block_final", "ci95_block_final"),
+    ("object alone, any time", "object_any", "ci95_object_any"),
+    ("object alone, at the end", "object_final", "ci95_object_final"),
 )
 
 
@@ -48,8 +48,7 @@ def table_text(row: Mapping[str, Any]) -> str:
         f"{row['budget_steps']} allowed, planner {row['planner']}",
         *rates(policies),
         "must really move: " + must_move(row),
-        f"median error before -> after: position {_mm(row, 'before')} -> {_mm(row, 'after')} mm, "
-        f"angle {_degrees(row, 'before')} -> {_degrees(row, 'after')} degrees",
+        "median error before -> after: " + _errors(row),
     ]
     if row["plans_failed"]:
         lines.append(f"{row['plans_failed']} plans of {row['plans'] + row['plans_failed']} failed")
@@ -92,7 +91,7 @@ def plan_times_text(row: Mapping[str, Any], threads: int, device: str) -> str:
 
 
 def must_move(row: Mapping[str, Any]) -> str:
-    """Success where the block does not lie at its goal to begin with."""
+    """Success where the object does not lie at its goal to begin with."""
     if row["must_move_any"] is None:
         return "no goal"
     return (
@@ -146,9 +145,11 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}"
 
 
-def _mm(row: Mapping[str, Any], when: str) -> str:
-    return f"{1e3 * row[f'median_position_error_{when}']:.0f}"
-
-
-def _degrees(row: Mapping[str, Any], when: str) -> str:
-    return f"{math.degrees(row[f'median_angle_error_{when}']):.0f}"
+def _errors(row: Mapping[str, Any]) -> str:
+    """Medians at the start and at the end, of what the scene has."""
+    parts = []
+    for name, factor, unit in (("position", 1e3, "mm"), ("angle", math.degrees(1), "degrees")):
+        before, after = (row[f"median_{name}_error_{when}"] for when in ("before", "after"))
+        if before is not None and after is not None:
+            parts.append(f"{name} {factor * before:.0f} -> {factor * after:.0f} {unit}")
+    return ", ".join(parts)

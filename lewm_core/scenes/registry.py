@@ -12,6 +12,7 @@ import gymnasium
 from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import UserError
+from lewm_core.scenes.outcome import Criterion, Outcome
 
 
 class Scene(Protocol):
@@ -20,27 +21,32 @@ class Scene(Protocol):
     A: length of the action vector, N: of the ground truth.
     """
 
+    title: str  # for messages
     state_names: Sequence[str]  # N names
     state_units: Sequence[str]
     physics_step_s: float
     control_period_s: float
     action_lower: NDArray  # (A,)
     action_upper: NDArray  # (A,)
+    criterion: Criterion
 
     def reset(self, seed: int | None = None, state: ArrayLike | None = None) -> NDArray:
         """Begin anew from a drawn state or a ground truth (N,); returns the ground truth (N,)."""
 
-    def set_target_velocity(self, velocity: ArrayLike) -> None:
+    def set_command(self, command: ArrayLike) -> None:
         """Set the command (A,) in force until the next call."""
 
     def step_physics(self, duration_s: float) -> None:
         """Advance by a whole multiple of `physics_step_s`."""
 
-    def step_control(self, velocity: ArrayLike) -> NDArray:
+    def step_control(self, command: ArrayLike) -> NDArray:
         """Apply a command (A,) for one control period; returns the ground truth (N,)."""
 
     def ground_truth(self) -> NDArray:
         """Return the ground truth (N,)."""
+
+    def outcome(self, state: ArrayLike, goal_state: ArrayLike) -> Outcome:
+        """Compare a ground truth (N,) with that of a goal (N,)."""
 
     def get_state(self) -> NDArray:
         """Return everything the future depends on, for `set_state`."""
@@ -79,10 +85,10 @@ class _Entry:
 
 _SCENES = {
     "push_t": _Entry(
-        scene="lewm_core.scenes.push_t_physics:PushTPhysics",
-        expert="lewm_core.scenes.expert:PushTExpert",
+        scene="lewm_core.scenes.push_t.scene:PushTScene",
+        expert="lewm_core.scenes.push_t.expert:PushTExpert",
         environment_id="lewm/PushT-v0",
-        environment="lewm_core.scenes.push_t:PushTEnv",
+        environment="lewm_core.scenes.push_t.environment:PushTEnv",
         max_episode_steps=300,
     ),
 }

@@ -10,7 +10,7 @@ from lewm_core.evaluation.statistics import (
     summarise,
     wilson_interval,
 )
-from lewm_core.scenes.success import push_t_outcome
+from lewm_core.scenes.push_t.success import push_t_outcome
 
 GOAL = (0.0, 0.0, 0.1, 0.0, 0.0)
 FAR = (0.2, 0.0, 0.0, 0.0, 1.0)

@@ -185,7 +185,7 @@ def test_a_reset_ends_an_episode_and_leaves_a_gap_in_time(graph):
 def test_a_state_that_cannot_be_is_refused_and_the_scene_goes_on(graph):
     graph.start("scene", {"seed": 5})
     states = graph.collect(JointState, "/scene/state", qos.STATE)
-    for state, word in (([0.1, 0.2], "five"), ([9.0, 0.0, 0.0, 0.0, 0.0], "board")):
+    for state, word in (([0.1, 0.2], "5 finite"), ([9.0, 0.0, 0.0, 0.0, 0.0], "board")):
         request = ResetScene.Request(seed=-1, state=state)
         answer = graph.call(ResetScene, "/scene/reset", request)
         assert not answer.success and word in answer.message

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lewm_core.scenes import make_expert, make_scene
-from lewm_core.scenes.push_t_geometry import pusher_clearance, wall_clearance
-from lewm_core.scenes.success import push_t_distances, push_t_success
+from lewm_core.scenes.push_t.geometry import pusher_clearance, wall_clearance
+from lewm_core.scenes.push_t.success import push_t_distances, push_t_success
 
 
 def rollout(seed: int, steps: int = 250) -> tuple[np.ndarray, np.ndarray]:

@@ -67,7 +67,7 @@ def test_success_ends_the_episode_and_bounds_the_reward(env: PushTEnv) -> None:
     assert -1.0 < reward <= 0.0
     assert reward == pytest.approx(-0.2 / (math.pi / 9))
     np.testing.assert_array_equal(observation, info["state"])
-    assert info["joint_distance"] == pytest.approx(0.01, abs=1e-6)
+    assert info["position_distance"] == pytest.approx(0.01, abs=1e-6)
     assert info["time_s"] == pytest.approx(0.1)
 
     env.reset(options={"state": state, "goal_state": [0.1, 0.1, 0.1, 0.0, 0.3]})

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lewm_core.scenes.push_t_geometry import (
+from lewm_core.scenes.push_t.geometry import (
     OUTLINE,
     WALL,
     block_distance,

@@ -13,33 +13,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm_core.scenes.outcome import Criterion, Outcome
+
 #: m; 20 px of 512.
 POSITION_TOLERANCE = 0.020
 #: rad.
 ANGLE_TOLERANCE = math.pi / 9
+CRITERION = Criterion(
+    "pusher and block within 20 mm of the goal (norm of both), the block's angle within 20 degrees",
+    POSITION_TOLERANCE,
+    ANGLE_TOLERANCE,
+)
 
 
 @dataclass(frozen=True)
-class PushTOutcome:
+class PushTOutcome(Outcome):
     """How far a state is from a goal state.
 
+    ``success`` is the published criterion: ``position_distance``, the norm of the four differences
+    of pusher and block coordinates, below 0.02 m and ``angle_distance`` below pi/9;
+    ``object_success`` the same with ``block_distance``.
+
     Attributes:
-        success: The published criterion: ``joint_distance`` < 0.02 m and ``angle_distance``
-            < pi/9.
-        block_success: The same for the block alone: ``block_distance`` < 0.02 m and
-            ``angle_distance`` < pi/9.
-        joint_distance: Norm of the four differences of pusher and block coordinates, m.
         agent_distance: Between the pusher's positions, m.
         block_distance: Between the positions of the block's origin, m.
-        angle_distance: Between the block's angles, the shorter way round, rad in [0, pi].
     """
 
-    success: bool
-    block_success: bool
-    joint_distance: float
-    agent_distance: float
-    block_distance: float
-    angle_distance: float
+    agent_distance: float = math.nan
+    block_distance: float = math.nan
 
 
 def push_t_outcome(state: ArrayLike, goal_state: ArrayLike) -> PushTOutcome:
@@ -49,11 +50,12 @@ def push_t_outcome(state: ArrayLike, goal_state: ArrayLike) -> PushTOutcome:
     turned = angle < ANGLE_TOLERANCE
     return PushTOutcome(
         success=joint < POSITION_TOLERANCE and turned,
-        block_success=block < POSITION_TOLERANCE and turned,
-        joint_distance=joint,
+        object_success=block < POSITION_TOLERANCE and turned,
+        margin=max(joint / POSITION_TOLERANCE, angle / ANGLE_TOLERANCE),
+        position_distance=joint,
+        angle_distance=angle,
         agent_distance=agent,
         block_distance=block,
-        angle_distance=angle,
     )
 
 

@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from lewm_core.errors import UserError
-from lewm_core.scenes.push_t_geometry import (
+from lewm_core.scenes.push_t.geometry import (
     BOARD_SIZE,
     PUSHER_REACH,
     pusher_clearance,
     to_board,
     wall_clearance,
 )
-from lewm_core.scenes.push_t_physics import TARGET_LEASH, PushTPhysics
+from lewm_core.scenes.push_t.scene import TARGET_LEASH, PushTScene
 
 
 @pytest.fixture(scope="module")
-def physics() -> PushTPhysics:
-    return PushTPhysics(seed=0)
+def physics() -> PushTScene:
+    return PushTScene(seed=0)
 
 
-def test_free_pusher_follows_the_commanded_velocity(physics: PushTPhysics) -> None:
+def test_free_pusher_follows_the_commanded_velocity(physics: PushTScene) -> None:
     physics.reset(state=[-0.2, -0.2, 0.0, 0.2, 0.0])
     for _ in range(10):
         before = physics.ground_truth()
@@ -35,7 +35,7 @@ def test_free_pusher_follows_the_commanded_velocity(physics: PushTPhysics) -> No
     assert physics.time_ns == 1_000_000_000
 
 
-def test_push_through_the_centre_shifts_and_a_push_at_the_end_turns(physics: PushTPhysics) -> None:
+def test_push_through_the_centre_shifts_and_a_push_at_the_end_turns(physics: PushTScene) -> None:
     turns = {}
     for x in (0.0, 0.055, -0.055):
         physics.reset(state=[x, 0.07, 0.0, 0.05, 0.0])
@@ -49,7 +49,7 @@ def test_push_through_the_centre_shifts_and_a_push_at_the_end_turns(physics: Pus
     assert turns[-0.055] == pytest.approx(-turns[0.055], abs=0.02)
 
 
-def test_block_stops_soon_when_nothing_pushes(physics: PushTPhysics) -> None:
+def test_block_stops_soon_when_nothing_pushes(physics: PushTScene) -> None:
     physics.reset(state=[0.0, 0.07, 0.0, 0.05, 0.0])
     for _ in range(6):
         physics.step_control((0.0, -0.15))
@@ -62,7 +62,7 @@ def test_block_stops_soon_when_nothing_pushes(physics: PushTPhysics) -> None:
     assert np.abs(state[2:] - resting[2:]).max() < 1e-4
 
 
-def test_walls_hold_pusher_and_block_without_violence(physics: PushTPhysics) -> None:
+def test_walls_hold_pusher_and_block_without_violence(physics: PushTScene) -> None:
     for direction in ((0.15, 0.0), (-0.15, 0.0), (0.0, 0.15), (0.0, -0.15), (0.15, 0.15)):
         heading = math.atan2(direction[1], direction[0])
         start = np.array((-0.07 * math.cos(heading), -0.07 * math.sin(heading)))
@@ -83,7 +83,7 @@ def test_walls_hold_pusher_and_block_without_violence(physics: PushTPhysics) -> 
         assert np.hypot(*(back[:2] - state[:2])) > 0.01
 
 
-def test_pusher_that_begins_at_rest_ends_where_a_moving_one_does(physics: PushTPhysics) -> None:
+def test_pusher_that_begins_at_rest_ends_where_a_moving_one_does(physics: PushTScene) -> None:
     """States that look alike must behave alike, or no picture could tell what comes."""
     physics.reset(state=[-0.2, 0.0, 0.1, 0.2, 0.0])
     for _ in range(10):
@@ -96,7 +96,7 @@ def test_pusher_that_begins_at_rest_ends_where_a_moving_one_does(physics: PushTP
     np.testing.assert_allclose(state[:2], expected[:2], atol=1e-3)
 
 
-def test_target_stays_on_its_leash(physics: PushTPhysics) -> None:
+def test_target_stays_on_its_leash(physics: PushTScene) -> None:
     physics.reset(state=[0.2, 0.0, -0.1, 0.0, 0.0])
     for _ in range(50):
         physics.step_control((0.15, 0.0))
@@ -105,7 +105,7 @@ def test_target_stays_on_its_leash(physics: PushTPhysics) -> None:
     assert physics.step_control((-0.15, 0.0))[0] > reached - TARGET_LEASH
 
 
-def test_random_commands_stay_finite_and_on_the_board(physics: PushTPhysics) -> None:
+def test_random_commands_stay_finite_and_on_the_board(physics: PushTScene) -> None:
     rng = np.random.default_rng(3)
     physics.reset(seed=3)
     worst_overlap = worst_wall = 0.0
@@ -121,7 +121,7 @@ def test_random_commands_stay_finite_and_on_the_board(physics: PushTPhysics) -> 
     assert worst_wall > -0.003
 
 
-def test_full_state_is_bit_exact_in_contact_and_across_instances(physics: PushTPhysics) -> None:
+def test_full_state_is_bit_exact_in_contact_and_across_instances(physics: PushTScene) -> None:
     rng = np.random.default_rng(5)
     physics.reset(state=[0.05, 0.07, 0.0, 0.05, 0.0])
     for _ in range(4):
@@ -133,7 +133,7 @@ def test_full_state_is_bit_exact_in_contact_and_across_instances(physics: PushTP
     commands = rng.uniform(-0.15, 0.15, size=(40, 2))
     first = [physics.step_control(command) for command in commands]
 
-    other = PushTPhysics(seed=9)
+    other = PushTScene(seed=9)
     other.set_state(half)
     physics.set_state(full)
     physics.step_physics(0.05)
@@ -145,21 +145,21 @@ def test_full_state_is_bit_exact_in_contact_and_across_instances(physics: PushTP
     assert physics.time_ns == other.time_ns
 
 
-def test_control_step_is_ten_physics_steps(physics: PushTPhysics) -> None:
+def test_control_step_is_ten_physics_steps(physics: PushTScene) -> None:
     physics.reset(seed=4)
     full = physics.get_state()
     expected = physics.step_control((0.1, -0.1))
     physics.set_state(full)
-    physics.set_target_velocity((0.1, -0.1))
+    physics.set_command((0.1, -0.1))
     for _ in range(10):
         physics.step_physics()
     np.testing.assert_array_equal(physics.ground_truth(), expected)
 
 
-def test_resets_are_seeded(physics: PushTPhysics) -> None:
+def test_resets_are_seeded(physics: PushTScene) -> None:
     first, second = physics.reset(seed=11), physics.reset()
     assert not np.array_equal(first, second)
-    other = PushTPhysics(seed=3)
+    other = PushTScene(seed=3)
     np.testing.assert_array_equal(other.reset(seed=11), first)
     np.testing.assert_array_equal(other.reset(), second)
     assert other.time_ns == 0
@@ -167,36 +167,36 @@ def test_resets_are_seeded(physics: PushTPhysics) -> None:
 
 def test_given_state_comes_back() -> None:
     state = [0.1, -0.15, -0.05, 0.12, -2.5]
-    np.testing.assert_allclose(PushTPhysics(seed=0).reset(state=state), state, atol=1e-12)
+    np.testing.assert_allclose(PushTScene(seed=0).reset(state=state), state, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ([0.0, 0.0, 0.1], "five finite numbers"),
-        ([0.0, 0.0, 0.1, math.nan, 0.0], "five finite numbers"),
+        ([0.0, 0.0, 0.1], "5 finite numbers"),
+        ([0.0, 0.0, 0.1, math.nan, 0.0], "5 finite numbers"),
         ([0.3, 0.0, 0.0, 0.0, 0.0], "pusher is off the board"),
         ([0.2, 0.2, -0.24, 0.0, 0.0], "block reaches into a wall"),
         ([0.0, -0.015, 0.0, 0.0, 0.0], "pusher and block overlap"),
     ],
 )
 def test_inadmissible_states_are_refused(
-    physics: PushTPhysics, state: list[float], words: str
+    physics: PushTScene, state: list[float], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
         physics.reset(state=state)
 
 
-def test_bad_commands_durations_and_states_are_refused(physics: PushTPhysics) -> None:
-    with pytest.raises(ValueError, match="two finite numbers"):
-        physics.set_target_velocity((math.nan, 0.0))
+def test_bad_commands_durations_and_states_are_refused(physics: PushTScene) -> None:
+    with pytest.raises(ValueError, match="2 finite numbers"):
+        physics.set_command((math.nan, 0.0))
     with pytest.raises(ValueError, match=r"multiples of 0\.01"):
         physics.step_physics(0.025 / 2)
     with pytest.raises(ValueError, match="full state"):
         physics.set_state(np.zeros(3))
 
 
-def test_commands_beyond_the_limits_are_clamped(physics: PushTPhysics) -> None:
+def test_commands_beyond_the_limits_are_clamped(physics: PushTScene) -> None:
     start = [-0.2, -0.2, 0.0, 0.2, 0.0]
     physics.reset(state=start)
     expected = physics.step_control((0.15, -0.15))
@@ -215,7 +215,7 @@ def _centre(mask: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [64, 224, 512])
-def test_picture_shows_pusher_and_block_where_they_are(physics: PushTPhysics, size: int) -> None:
+def test_picture_shows_pusher_and_block_where_they_are(physics: PushTScene, size: int) -> None:
     state = np.array([-0.15, 0.1, 0.05, -0.06, 2.0])
     physics.reset(state=state)
     picture = physics.render(size, size).astype(int)
@@ -235,7 +235,7 @@ def test_picture_shows_pusher_and_block_where_they_are(physics: PushTPhysics, si
     assert edges[0].max() < 130
 
 
-def test_picture_of_another_state_disturbs_nothing(physics: PushTPhysics) -> None:
+def test_picture_of_another_state_disturbs_nothing(physics: PushTScene) -> None:
     physics.reset(seed=2)
     now, full = physics.render(64, 64), physics.get_state()
     other = physics.render_state([0.2, 0.2, -0.1, -0.05, 1.0], 64, 64)
@@ -245,10 +245,10 @@ def test_picture_of_another_state_disturbs_nothing(physics: PushTPhysics) -> Non
     np.testing.assert_array_equal(physics.render_state(physics.ground_truth(), 64, 64), now)
 
 
-def test_two_scenes_sizes_and_threads_render_alike(physics: PushTPhysics) -> None:
+def test_two_scenes_sizes_and_threads_render_alike(physics: PushTScene) -> None:
     state = [0.1, -0.15, -0.05, 0.12, -2.5]
     expected = {size: physics.render_state(state, size, size) for size in (64, 224, 300)}
-    other = PushTPhysics(seed=1)
+    other = PushTScene(seed=1)
     for size in (224, 64, 300):
         np.testing.assert_array_equal(other.render_state(state, size, size), expected[size])
     other.close()
@@ -266,6 +266,6 @@ def test_two_scenes_sizes_and_threads_render_alike(physics: PushTPhysics) -> Non
     np.testing.assert_array_equal(physics.render_state(state, 224, 224), expected[224])
 
 
-def test_pictures_too_large_are_refused(physics: PushTPhysics) -> None:
+def test_pictures_too_large_are_refused(physics: PushTScene) -> None:
     with pytest.raises(UserError, match="1024x1024"):
         physics.render(2000, 64)

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm_core.scenes.push_t_geometry import (
+from lewm_core.scenes.push_t.geometry import (
     CENTRE_OF_GRAVITY,
     HULL,
     OUTLINE,
@@ -27,7 +27,7 @@ from lewm_core.scenes.push_t_geometry import (
     to_board,
     wrap_angle,
 )
-from lewm_core.scenes.push_t_physics import SPEED_LIMIT
+from lewm_core.scenes.push_t.scene import SPEED_LIMIT
 
 #: m of block motion that count as much as one radian: root of hinge over slide damping.
 _TURN_LENGTH = 0.051

@@ -1,4 +1,4 @@
-"""The MuJoCo model of Push-T as MJCF text; `push_t_physics` says how it is driven.
+"""The MuJoCo model of Push-T as MJCF text; `scene` says how it is driven.
 
 Planar: the block has two slides and a hinge through its centre of gravity, the pusher two slides,
 and there is no gravity. What would be sliding friction on a table is damping of the block's
@@ -11,7 +11,7 @@ damping and inertia go with the square of the length.
 
 from __future__ import annotations
 
-from lewm_core.scenes.push_t_geometry import (
+from lewm_core.scenes.push_t.geometry import (
     BOARD_SIZE,
     CENTRE_OF_GRAVITY,
     PUSHER_RADIUS,
