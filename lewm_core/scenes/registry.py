@@ -91,6 +91,20 @@ _SCENES = {
         environment="lewm_core.scenes.push_t.environment:PushTEnv",
         max_episode_steps=300,
     ),
+    "reacher": _Entry(
+        scene="lewm_core.scenes.reacher.scene:ReacherScene",
+        expert="lewm_core.scenes.reacher.expert:ReacherExpert",
+        environment_id="lewm/Reacher-v0",
+        environment="lewm_core.scenes.reacher.environment:ReacherEnv",
+        max_episode_steps=1000,
+    ),
+    "two_room": _Entry(
+        scene="lewm_core.scenes.two_room.scene:TwoRoomScene",
+        expert="lewm_core.scenes.two_room.expert:TwoRoomExpert",
+        environment_id="lewm/TwoRoom-v0",
+        environment="lewm_core.scenes.two_room.environment:TwoRoomEnv",
+        max_episode_steps=300,
+    ),
 }
 
 
@@ -119,6 +133,15 @@ def make_expert(name: str, seed: int | None = None) -> Expert:
         UserError: Unknown scene.
     """
     return _load(_entry(name).expert)(seed=seed)
+
+
+def environment_id(name: str) -> str:
+    """Return the id under which a scene's environment is registered with Gymnasium.
+
+    Raises:
+        UserError: Unknown scene.
+    """
+    return _entry(name).environment_id
 
 
 def register_scenes() -> None:
