@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from lewm_core.commands.runner import make_parser, run_command
-from lewm_core.scenes import make_expert, make_scene
+from lewm_core.errors import UserError
+from lewm_core.scenes import known_scenes, make_expert, make_scene
 
 #: Control steps between start and goal in the published protocol.
 WINDOW = 25
@@ -34,8 +35,12 @@ def main() -> int:
     """Run the benchmark; returns the exit status."""
     parser = make_parser(
         "benchmarks/scenes.py",
-        "Measure control steps and pictures per second of Push-T, and its expert's statistics.",
+        "Measure control steps and pictures per second of the scenes, and what their experts do.",
         "python benchmarks/scenes.py --episodes 100 --json scenes.json",
+    )
+    parser.add_argument(
+        "--scene", nargs="+", default=known_scenes(), help="default: all, those left out that "
+        "need a package which is not installed"
     )
     parser.add_argument("--episodes", type=int, default=100, help="of the expert (default 100)")
     parser.add_argument("--seconds", type=float, default=3.0, help="per measured rate (default 3)")
@@ -45,24 +50,38 @@ def main() -> int:
 
 def _benchmark(options: argparse.Namespace) -> dict[str, Any]:
     cores = os.cpu_count() or 1
-    result: dict[str, Any] = {"scene": "push_t", "seed": options.seed, "cores": cores}
+    result: dict[str, Any] = {"seed": options.seed, "cores": cores}
     context = multiprocessing.get_context("spawn")
-    for processes in sorted({1, cores}):
-        with context.Pool(processes) as pool:
-            rates = pool.map(_rates, [options.seconds] * processes, chunksize=1)
-        for key in rates[0]:
-            total = sum(rate[key] for rate in rates)
-            result[f"{key}_per_s_{processes}_processes"] = round(total)
-    result |= _expert_statistics(options.episodes, options.seed)
-    for key, value in result.items():
-        print(f"{key:48} {value}")
+    for name in options.scene:
+        try:
+            make_scene(name, seed=0).close()
+        except UserError as error:
+            if options.scene != known_scenes():
+                raise
+            print(f"{name} is left out: {error}")
+            continue
+        found: dict[str, Any] = {}
+        for processes in sorted({1, cores}):
+            with context.Pool(processes) as pool:
+                rates = pool.starmap(
+                    _rates, [(name, options.seconds)] * processes, chunksize=1
+                )
+            for key in rates[0]:
+                total = sum(rate[key] for rate in rates)
+                found[f"{key}_per_s_{processes}_processes"] = round(total)
+        found |= _expert_statistics(name, options.episodes, options.seed)
+        print(name)
+        for key, value in found.items():
+            print(f"  {key:46} {value}")
+            result[f"{name}_{key}"] = value
     return result
 
 
-def _rates(seconds: float) -> dict[str, float]:
+def _rates(name: str, seconds: float) -> dict[str, float]:
     """Control steps (alone, with the expert) and pictures per second in this process."""
-    scene, expert = make_scene("push_t", seed=0), make_expert("push_t", seed=0)
-    commands = np.random.default_rng(0).uniform(-0.15, 0.15, size=(1000, 2))
+    scene, expert = make_scene(name, seed=0), make_expert(name, seed=0)
+    shape = (1000, len(scene.action_lower))
+    commands = np.random.default_rng(0).uniform(scene.action_lower, scene.action_upper, shape)
     state = scene.reset(seed=0)
 
     def physics(step: int) -> None:
@@ -96,64 +115,89 @@ def _rate(body: Callable[[int], object], seconds: float) -> float:
     return best
 
 
-def _expert_statistics(episodes: int, seed: int) -> dict[str, Any]:
-    """Motion over windows of 25 control steps, with standard errors over the episodes."""
-    from lewm_core.scenes.push_t.geometry import pusher_clearance, wall_clearance
-    from lewm_core.scenes.push_t.success import push_t_distances, push_t_success
-
-    scene, expert = make_scene("push_t"), make_expert("push_t")
-    states = np.empty((episodes, EPISODE + 1, 5))
-    actions = np.empty((episodes, EPISODE, 2))
+def _expert_statistics(name: str, episodes: int, seed: int) -> dict[str, Any]:
+    """What the expert does, with standard errors over the episodes."""
+    scene, expert = make_scene(name), make_expert(name)
+    states = np.empty((episodes, EPISODE + 1, len(scene.state_names)))
+    actions = np.empty((episodes, EPISODE, len(scene.action_lower)))
+    legs = arrived = 0
     for episode in range(episodes):
         states[episode, 0] = scene.reset(seed=seed + episode)
         expert.reset(seed=seed + episode)
+        goal = None
         for step in range(EPISODE):
-            actions[episode, step] = expert.act(states[episode, step])
+            state = states[episode, step]
+            actions[episode, step] = expert.act(state)
+            after = expert.goal_state(state)
+            if goal is not None and (after is None or not np.array_equal(after, goal)):
+                legs += 1
+                arrived += scene.outcome(state, goal).success
+            goal = after
             states[episode, step + 1] = scene.step_control(actions[episode, step])
+    result: dict[str, Any] = {"expert_episodes": episodes}
+    if legs:
+        result |= {"expert_legs": legs, "expert_legs_reached": round(arrived / legs, 4)}
+    values = _window_statistics(scene, states, actions, seed)
+    if name == "push_t":
+        values |= _push_t_statistics(states, result)
+    for key, value in values.items():
+        means = value.mean(axis=1)
+        result[key] = round(float(means.mean()), 2)
+        result[f"{key}_standard_error"] = round(float(means.std() / np.sqrt(episodes)), 2)
+    return result
+
+
+def _window_statistics(
+    scene: Any, states: np.ndarray, actions: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """Motion over windows of 25 control steps, (episodes, windows) each.
+
+    *Replay from rest*: whether the recorded commands, from the recorded state at rest, meet the
+    criterion. A state that is seen, without velocities, should decide what comes: this says how far
+    it does.
+    """
+    firsts = np.random.default_rng(seed).integers(0, EPISODE - WINDOW, (len(states), 8))
+    found: dict[str, np.ndarray] = {}
+    for episode, window in np.ndindex(firsts.shape):
+        first = int(firsts[episode, window])
+        start, goal = states[episode, first], states[episode, first + WINDOW]
+        outcome = scene.outcome(start, goal)
+        scene.reset(state=start)
+        for action in actions[episode, first : first + WINDOW]:
+            end = scene.step_control(action)
+        row = {
+            "window_position_mm": 1e3 * outcome.position_distance,
+            "window_angle_deg": np.degrees(outcome.angle_distance),
+            "window_trivial_percent": 100.0 * outcome.success,
+            "window_trivial_object_percent": 100.0 * outcome.object_success,
+            "replay_from_rest_percent": 100.0 * scene.outcome(end, goal).success,
+        }
+        for key, value in row.items():
+            found.setdefault(key, np.zeros(firsts.shape))[episode, window] = value
+    return {key: value for key, value in found.items() if np.isfinite(value).all()}
+
+
+def _push_t_statistics(states: np.ndarray, result: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Push-T's own: motion of the block, contact; the deepest overlaps go into ``result``."""
+    from lewm_core.scenes.push_t.geometry import pusher_clearance, wall_clearance
+    from lewm_core.scenes.push_t.success import push_t_distances, push_t_success
+
     starts, ends = states[:, :-WINDOW], states[:, WINDOW:]
     distances = push_t_distances(ends, starts)
     joint, block = push_t_success(ends, starts)
     flat = states.reshape(-1, 5)
     clearances = np.array([pusher_clearance(state) for state in flat])
-    values = {
+    walls = min(wall_clearance(state[2:]) for state in flat)
+    result["deepest_overlap_mm"] = round(float(-clearances.min() * 1e3), 2)
+    result["deepest_wall_overlap_mm"] = round(float(-walls * 1e3), 2)
+    return {
         "window_block_motion_mm": distances[..., 2] * 1e3,
         "window_pusher_motion_mm": distances[..., 1] * 1e3,
         "window_block_turn_deg": np.degrees(distances[..., 3]),
         "window_trivial_joint_percent": joint * 100.0,
         "window_trivial_block_percent": block * 100.0,
-        "replay_from_rest_joint_percent": _replay(scene, states, actions, seed) * 100.0,
-        "contact_percent": (clearances < 5e-4).reshape(episodes, -1) * 100.0,
+        "contact_percent": (clearances < 5e-4).reshape(len(states), -1) * 100.0,
     }
-    result: dict[str, Any] = {"expert_episodes": episodes}
-    for key, value in values.items():
-        means = value.mean(axis=1)
-        result[key] = round(float(means.mean()), 2)
-        result[f"{key}_standard_error"] = round(float(means.std() / np.sqrt(episodes)), 2)
-    result["deepest_overlap_mm"] = round(float(-clearances.min() * 1e3), 2)
-    walls = min(wall_clearance(state[2:]) for state in flat)
-    result["deepest_wall_overlap_mm"] = round(float(-walls * 1e3), 2)
-    return result
-
-
-def _replay(scene: Any, states: np.ndarray, actions: np.ndarray, seed: int) -> np.ndarray:
-    """Whether recorded commands, from the recorded state at rest, meet the joint criterion.
-
-    A state that is seen, without velocities, should decide what comes: this says how far it does.
-
-    Returns:
-        (episodes, 4): of four windows of each episode.
-    """
-    from lewm_core.scenes.push_t.success import push_t_success
-
-    rng = np.random.default_rng(seed)
-    met = np.zeros((len(states), 4))
-    for episode, window in np.ndindex(met.shape):
-        start = int(rng.integers(0, EPISODE - WINDOW))
-        scene.reset(state=states[episode, start])
-        for action in actions[episode, start : start + WINDOW]:
-            end = scene.step_control(action)
-        met[episode, window] = push_t_success(end, states[episode, start + WINDOW])[0]
-    return met
 
 
 if __name__ == "__main__":

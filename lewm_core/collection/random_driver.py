@@ -36,6 +36,10 @@ class RandomDriver:
         """Return a drawn command (A,); the ground truth is not looked at."""
         return self._rng.uniform(self._lower, self._upper)
 
+    def goal_state(self, ground_truth: ArrayLike) -> None:
+        """There is none."""
+        return None
+
 
 def random_driver(scene: Scene) -> RandomDriver:
     """Return what drives a scene by uniform commands within its limits."""

@@ -73,6 +73,13 @@ class Expert(Protocol):
     def act(self, ground_truth: ArrayLike) -> NDArray:
         """Return the command (A,) for the next control period."""
 
+    def goal_state(self, ground_truth: ArrayLike) -> NDArray | None:
+        """Return the ground truth (N,) that is pursued at present.
+
+        None where there is none: the expert wanders, or does what it does without a goal that it
+        would reach.
+        """
+
 
 @dataclass(frozen=True)
 class _Entry:

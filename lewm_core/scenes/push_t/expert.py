@@ -123,6 +123,10 @@ class PushTExpert:
         self._pushes_left = 0
         self._begin_choice()
 
+    def goal_state(self, ground_truth: ArrayLike) -> None:
+        """There is none: target poses say which pushes to make, they are not reached."""
+        return None
+
     def act(self, ground_truth: ArrayLike) -> NDArray[np.float64]:
         """Return the velocity (2,) in m/s of the pusher's target for the next control step.
 

@@ -53,9 +53,8 @@ class ReacherExpert:
         self._noise = 0.0
         self._gain = 1.0
 
-    @property
-    def goal(self) -> NDArray[np.float64] | None:
-        """The configuration that is gone to (2,), rad; None while a torque is held."""
+    def goal_state(self, ground_truth: ArrayLike) -> NDArray[np.float64] | None:
+        """Return the configuration (2,) that is gone to, rad; None while a torque is held."""
         return self._goal
 
     def act(self, ground_truth: ArrayLike) -> NDArray[np.float64]:

@@ -73,10 +73,11 @@ class TwoRoomExpert:
         noise = self._noise * self._rng.standard_normal(2)
         return np.clip(wanted + noise, -SPEED_LIMIT, SPEED_LIMIT)
 
-    @property
-    def goal(self) -> NDArray[np.float64] | None:
-        """Where the leg ends (2,), m; None while it wanders or stands."""
-        return None if not self._way else self._way[-1]
+    def goal_state(self, ground_truth: ArrayLike) -> NDArray[np.float64] | None:
+        """Return the ground truth (3,) that the leg ends with; None while it wanders or stands."""
+        if not self._way:
+            return None
+        return np.array([*self._way[-1], np.asarray(ground_truth, dtype=np.float64)[2]])
 
     def _choose(self, state: NDArray[np.float64]) -> None:
         rng = self._rng
