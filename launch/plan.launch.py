@@ -4,6 +4,7 @@ Without arguments: the shipped Push-T checkpoint drives the simulated scene to a
 On a robot the planner waits for a goal on ``~/set_goal`` or ``~/reach_goal``.
 
 example: ros2 launch lewm_ros plan.launch.py
+example: ros2 launch lewm_ros plan.launch.py scene:=two_room
 example: ros2 launch lewm_ros plan.launch.py scene:=none checkpoint:=runs/mine/checkpoint
 """
 
@@ -38,12 +39,14 @@ def nodes(context: LaunchContext) -> list:
         given = next(argument for argument in PLANNER if argument.name == name)
         if launching.value(context, name) == given.default:
             defaults[name] = explicit.pop(name)
+    if defaults.get("checkpoint") == launching.AUTO:
+        defaults["checkpoint"] = launching.scene_checkpoint(context)
     contract = launching.value(context, "contract")
     if contract:
         explicit["contract"] = contract
 
     scene_defaults = {}
-    if explicit.get("goal_file") == "auto":
+    if explicit.get("goal_file") == launching.AUTO:
         del explicit["goal_file"]
         goal = launching.example_goal(context)
         if goal is not None and not launching.value(context, "scene_seed"):

@@ -24,6 +24,8 @@ from lewm_core.paths import shared_folder
 
 #: Value of the argument ``scene`` for a real robot.
 NO_SCENE = "none"
+#: Value of an argument that is decided by others.
+AUTO = "auto"
 
 #: Seconds for a node to end after SIGINT, and again after SIGTERM.
 _PATIENCE_S = 15
@@ -115,8 +117,9 @@ def planner_arguments() -> tuple[Argument, ...]:
     """Return one argument for each parameter of the planner, with the node's own words."""
     from lewm_ros.planner.parameters import DECLARATIONS
 
-    defaults = {"checkpoint": "push_t-nano", "goal_file": "auto", "autostart": "true"}
+    defaults = {"checkpoint": AUTO, "goal_file": AUTO, "autostart": "true"}
     extra = {
+        "checkpoint": " auto: the shipped one of the scene.",
         "goal_file": " auto: the shipped picture, if the shipped scene starts from its own seed."
     }
     return tuple(
@@ -191,6 +194,12 @@ def full_name(context: LaunchContext, name: str) -> str:
     """Return a node's name with its namespace, without the leading slash."""
     namespace = value(context, "namespace").strip("/")
     return f"{namespace}/{name}" if namespace else name
+
+
+def scene_checkpoint(context: LaunchContext) -> str:
+    """Return the name of the checkpoint that ships for the scene, ``push_t-nano`` without one."""
+    scene = value(context, "scene")
+    return f"{scene}-nano" if has_scene(context) else "push_t-nano"
 
 
 def example_goal(context: LaunchContext) -> tuple[Path, int] | None:

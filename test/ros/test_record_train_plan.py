@@ -1,4 +1,4 @@
-"""The whole loop over DDS in small: record the expert, train on those bags, plan with that result.
+"""Every scene's whole loop over DDS in small: record the expert, train on those bags, check, plan.
 
 What is small is the amount only: nodes, bags, training and planning are the real ones.
 """
@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 import lewm_core
+from lewm_core.commands import check, eval
 from lewm_core.data import load_contract
+from lewm_core.model.verdict import read_verdict
+from test.scenes.every_scene import SCENES
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("lewm_ros.msg", reason="the interfaces are not built")
@@ -25,13 +28,19 @@ EPISODES, STEPS, GOALS = 12, 60, 2
 TIMEOUT_S = 280.0
 
 
+@pytest.fixture(scope="module", params=SCENES)
+def scene(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run the script once; returns its output folder and what it printed."""
-    out = tmp_path_factory.mktemp("loop") / "out"
+def loop(scene: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Run the script once for a scene; returns its output folder and what it printed."""
+    out = tmp_path_factory.mktemp(scene) / "out"
     environment = dict(
         os.environ,
         LEWM_PYTHON=sys.executable,
+        SCENE=scene,
         EPISODES=str(EPISODES),
         STEPS=str(STEPS),
         GOALS=str(GOALS),
@@ -41,7 +50,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     command = [
         ROOT / "scripts/record_train_plan.sh", out, "steps=40", "batch_size=16", "threads=1",
         "optimiser.warmup_steps=4", "checkpoint_every=20", "evaluate_every=40",
-        "held_out_fraction=0.3",
+        "held_out_fraction=0.5",
         "refinement.steps=10", "refinement.warmup_steps=2",
         "proposal.steps=10", "proposal.warmup_steps=2", "proposal.batch_size=64",
     ]
@@ -72,7 +81,7 @@ def test_every_episode_was_recorded_without_a_lost_message(loop: tuple[Path, str
             assert topics[topic]["written"] >= STEPS, (report, topic, topics[topic])
 
 
-def test_the_checkpoint_was_trained_on_these_bags(loop: tuple[Path, str]) -> None:
+def test_the_checkpoint_was_trained_on_these_bags(scene: str, loop: tuple[Path, str]) -> None:
     model = lewm_core.load(loop[0] / "train/checkpoint")
     recorded = {path.parent.name for path in (loop[0] / "bags").glob("*/recorder.json")}
     # A bag with a gap in it holds NAME and NAME+1.
@@ -82,7 +91,7 @@ def test_the_checkpoint_was_trained_on_these_bags(loop: tuple[Path, str]) -> Non
     )
     assert trained and held_out
     assert trained | held_out == recorded and not trained & held_out
-    assert model.contract == load_contract("push_t").to_dict()
+    assert model.contract == load_contract(scene).to_dict()
 
 
 def test_the_planner_drove_with_that_checkpoint(loop: tuple[Path, str]) -> None:
@@ -92,3 +101,24 @@ def test_the_planner_drove_with_that_checkpoint(loop: tuple[Path, str]) -> None:
     assert result["commands"] > result["commands_held"]
     assert (loop[0] / "demo/demo.mp4").stat().st_size > 1000
     assert "report.html" in loop[1]
+
+
+def test_check_and_evaluation_take_that_checkpoint(
+    scene: str, loop: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = loop[0]
+    monkeypatch.setenv("LEWM_CACHE_DIR", str(out.parent / "cache"))
+    checkpoint = str(out / "train/checkpoint")
+    assert check.main([checkpoint, "--data", str(out / "bags"), "--goals", "4"]) == 0
+    verdict = read_verdict(Path(checkpoint))
+    # After forty steps of training, with any luck.
+    assert verdict is not None and verdict.verdict != "can plan"
+    result = out / "eval.json"
+    arguments = [checkpoint, "--scene", scene, "--episodes", str(GOALS), "--no-video"]
+    arguments += ["--out", str(out / "eval"), "--timed-plans", "2", "--json", str(result)]
+    assert eval.main(arguments) == 0
+    report = json.loads(result.read_text())
+    assert (report["scene"], report["episodes"], report["plans_failed"]) == (scene, GOALS, 0)
+    # At any time: an arm in motion goes on after the last recorded command.
+    assert report["baselines"]["replay"]["success_any"] == 1.0
+    assert (out / "eval/summary.png").stat().st_size > 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from collections.abc import Iterator
@@ -17,23 +16,10 @@ from lewm_core.data.contract import load_contract
 from lewm_core.errors import UserError
 from lewm_core.evaluation.closed_loop import DoNothing, ReplayActions, run_goal
 from lewm_core.evaluation.goals import goals_from_expert
-from lewm_core.scenes import known_scenes, make_expert, make_scene
+from lewm_core.scenes import make_expert, make_scene
 from lewm_core.scenes.base import MujocoScene
 from lewm_core.scenes.registry import environment_id
-
-#: Scenes that need a package which not everybody has.
-_NEEDS = {"cube": "ogbench"}
-
-SCENES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            name in _NEEDS and importlib.util.find_spec(_NEEDS[name]) is None,
-            reason=f"{_NEEDS.get(name)} is not installed: pip install 'lewm-ros[{name}]'",
-        ),
-    )
-    for name in known_scenes()
-]
+from test.scenes.every_scene import SCENES
 
 
 @pytest.fixture(scope="module", params=SCENES)
