@@ -34,6 +34,7 @@ class CollectionJob:
         policy: ``expert``, ``random`` or ``practice``.
         checkpoint: Whose planner drives, for ``practice``.
         planner: Its preset; None: the fastest it has.
+        vary: Variations of the scene, drawn for every episode.
     """
 
     scene: str
@@ -44,6 +45,7 @@ class CollectionJob:
     policy: str
     checkpoint: Path | None = None
     planner: str | None = None
+    vary: tuple[str, ...] = ()
 
     def episode_name(self, index: int) -> str:
         """The name decides by its hash whether an episode is held out, so it never repeats."""
@@ -139,7 +141,7 @@ def _drive(job: CollectionJob) -> _Collector:
     from lewm_core.collection.recording import EpisodeCollector
     from lewm_core.scenes import make_scene
 
-    scene = make_scene(job.scene, seed=0)
+    scene = make_scene(job.scene, seed=0, vary=job.vary)
     driver = random_driver(scene) if job.policy == "random" else None
     return EpisodeCollector(job.scene, load_contract(job.scene), scene=scene, driver=driver)
 
@@ -156,7 +158,7 @@ def _practice(job: CollectionJob) -> _Collector:
     torch.set_num_threads(1)
     assert job.checkpoint is not None
     model = lewm_core.load(job.checkpoint)
-    return PracticeCollector(job.scene, load_contract(job.scene), model, job.planner)
+    return PracticeCollector(job.scene, load_contract(job.scene), model, job.planner, job.vary)
 
 
 _worker: _Worker | None = None

@@ -71,6 +71,7 @@ class PracticeCollector:
         model: In eval mode.
         planner: Preset that drives. None: the fastest that the checkpoint has, its learned
             proposal by itself, without one the preset that suits it.
+        vary: Variations of the scene.
 
     Raises:
         UserError: Unknown scene, or MuJoCo or OpenGL is missing.
@@ -80,11 +81,16 @@ class PracticeCollector:
     """
 
     def __init__(
-        self, name: str, contract: Contract, model: WorldModel, planner: str | None = None
+        self,
+        name: str,
+        contract: Contract,
+        model: WorldModel,
+        planner: str | None = None,
+        vary: Sequence[str] = (),
     ) -> None:
         require_contract(model.contract, contract, "the checkpoint")
         self._contract, self._model = contract, model
-        self._scene: Scene = make_scene(name, seed=0)
+        self._scene: Scene = make_scene(name, seed=0, vary=vary)
         self._expert: Expert = make_expert(name, seed=0)
         check_scene_contract(self._scene, name, contract)
         preset: str | Path | None = planner

@@ -50,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the learned proposal by itself, the fastest)",
     )
     parser.add_argument(
+        "--vary",
+        default="",
+        metavar="NAME,...",
+        help="variations drawn for every episode, with commas between: colour, light, camera, "
+        "size, friction, mass (default: none)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     parser.add_argument(
@@ -76,6 +83,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     from lewm_core.data.contract import CONTRACT_FILE, load_contract, save_contract
     from lewm_core.paths import checkpoint_path
     from lewm_core.scenes import make_scene
+    from lewm_core.scenes.variations import check_variations
 
     for name in ("episodes", "steps", "workers", "picture_every"):
         value = getattr(options, name)
@@ -84,7 +92,8 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     if options.seed < 0:
         raise UserError(f"--seed must not be negative, got {options.seed}")
     # Before anything is written: does the scene exist, can it be drawn, does its contract fit?
-    scene = make_scene(options.scene, seed=0)
+    vary = check_variations(filter(None, options.vary.split(",")))
+    scene = make_scene(options.scene, seed=0, vary=vary)
     contract = load_contract(options.scene)
     check_scene_contract(scene, options.scene, contract)
     scene.render(*contract.camera.size)
@@ -109,6 +118,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         options.policy if checkpoint is None else "practice",
         checkpoint,
         options.planner,
+        vary,
     )
     wanted = job.missing(options.episodes)
     kept = options.episodes - len(wanted)
@@ -135,6 +145,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "policy": options.policy if checkpoint is None else checkpoint.resolve().name,
         "planner": options.planner,
+        "vary": ",".join(vary),
         "episodes": done,
         "episodes_kept": kept,
         "episodes_wanted": options.episodes,
@@ -226,6 +237,7 @@ def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:
                 f"--picture-every {result['picture_every']} --out {out.name}"
                 + ("" if result["policy"] == "expert" else f" --policy {result['policy']}")
                 + ("" if result["planner"] is None else f" --planner {result['planner']}")
+                + (f" --vary {result['vary']}" if result["vary"] else "")
             ),
             **{key: result[key] for key in kept},
             "versions": {

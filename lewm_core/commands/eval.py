@@ -76,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="take starts and goals from the held-out episodes of these recordings",
     )
     parser.add_argument(
+        "--vary",
+        default="",
+        metavar="NAME,...",
+        help="variations of the scene drawn for every goal, with commas between: colour, light, "
+        "camera, size, friction, mass (default: none)",
+    )
+    parser.add_argument(
         "--goal-tolerance-factor",
         type=float,
         metavar="F",
@@ -133,7 +140,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(arguments.threads)
     candidates = load_candidates(arguments.checkpoint, device)
     request = _with_scene(request, candidates)
-    scene = make_scene(request.scene)
+    scene = make_scene(request.scene, vary=request.vary)
     try:
         with _Progress() as progress:
             tables = evaluate(request, candidates, scene, progress)
@@ -151,6 +158,7 @@ def _request(arguments: argparse.Namespace) -> EvaluationRequest:
     from lewm_core.evaluation.evaluate import EvaluationRequest
     from lewm_core.evaluation.protocols import load_protocol
     from lewm_core.planning import load_planner_config
+    from lewm_core.scenes.variations import check_variations
 
     protocol = load_protocol(arguments.protocol)
     if arguments.planner is not None:
@@ -170,6 +178,7 @@ def _request(arguments: argparse.Namespace) -> EvaluationRequest:
         batch=arguments.batch,
         goal_tolerance_factor=arguments.goal_tolerance_factor,
         timed_plans=arguments.timed_plans,
+        vary=check_variations(filter(None, arguments.vary.split(","))),
     )
 
 

@@ -69,6 +69,7 @@ class EvaluationRequest:
         batch: Episodes that advance together.
         goal_tolerance_factor: In place of the protocol's; 0: goals are pursued to the end.
         timed_plans: Plans that are timed one at a time, at most.
+        vary: Variations of the scene, drawn for every goal.
     """
 
     scene: str
@@ -82,6 +83,7 @@ class EvaluationRequest:
     batch: int = DEFAULT_BATCH
     goal_tolerance_factor: float | None = None
     timed_plans: int = DEFAULT_PLANS
+    vary: tuple[str, ...] = ()
 
     @property
     def tolerance_factor(self) -> float | None:
@@ -102,6 +104,10 @@ class EvaluationRequest:
                 raise UserError(f"{name} is {getattr(self, name)}, must be 1 or more")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}, must not be negative")
+        if self.vary and self.data:
+            raise UserError(
+                "--vary draws variations for fresh goals; those of --data are as they were recorded"
+            )
         factor = self.goal_tolerance_factor
         if factor is not None and not (math.isfinite(factor) and factor >= 0):
             raise UserError(f"goal_tolerance_factor is {factor}, must be 0 or more")

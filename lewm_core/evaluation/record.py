@@ -43,6 +43,7 @@ def make_record(request: EvaluationRequest, tables: Sequence[Table]) -> dict[str
         "planner": ", ".join(_different(table.setup.name for table in tables)),
         "split": request.split,
         "seed": request.seed,
+        "vary": list(request.vary),
         "distances": list(request.protocol.distances),
         "budgets": [request.protocol.budget_steps(d) for d in request.protocol.distances],
         **_mean(rows),

@@ -33,6 +33,8 @@ def heading(record: Mapping[str, Any]) -> str:
         lines.append("goals are pursued until the budget is over, also when they were reached")
     else:
         lines.append(f"reached: within {factor:g} times the latent distance of one block")
+    if record["vary"]:
+        lines.append(f"the scene varies from goal to goal: {', '.join(record['vary'])}")
     if settings:
         lines.append(f"settings changed: {', '.join(settings)}")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from lewm_core.errors import UserError
 from lewm_core.scenes.outcome import Criterion, Outcome
 from lewm_core.scenes.rendering import PictureRenderer, load_mujoco
+from lewm_core.scenes.variations import Variations, VariedParts
 
 
 class MujocoScene(abc.ABC):
@@ -35,6 +36,7 @@ class MujocoScene(abc.ABC):
         control_period_s: s, one command each; a whole multiple of `physics_step_s`.
         camera: Name of the camera that pictures are taken through.
         criterion: When a goal counts as reached, for reports; `outcome` decides.
+        varied_parts: What variations of looks and physics are about.
     """
 
     title: ClassVar[str]
@@ -48,23 +50,27 @@ class MujocoScene(abc.ABC):
     control_period_s: ClassVar[float] = 0.1
     camera: ClassVar[str]
     criterion: ClassVar[Criterion]
+    varied_parts: ClassVar[VariedParts]
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, vary: Sequence[str] = ()) -> None:
         """Build the model and reset to a drawn state.
 
         Args:
             seed: Of the random stream behind `reset`; None draws one from the system.
+            vary: Variations drawn anew at every reset, see `variations`.
 
         Raises:
-            UserError: MuJoCo, the OpenGL library it is told to use, or a package that the scene
-                needs is missing.
+            UserError: An unknown variation, or MuJoCo, the OpenGL library it is told to use, or a
+                package that the scene needs is missing.
         """
         self._mujoco = load_mujoco()
         self._model = self._make_model(self._mujoco)
         self._data = self._mujoco.MjData(self._model)
         # Pictures are drawn from data of their own: they never touch the simulation's state.
-        self._shown = self._mujoco.MjData(self._model)
-        self._renderer = PictureRenderer(self._model, self.camera)
+        self._shown_model = self._make_shown_model()
+        self._shown = self._mujoco.MjData(self._shown_model)
+        self._variations = Variations(self._mujoco, self._model, vary, self.varied_parts)
+        self._renderer = PictureRenderer(self._shown_model, self.camera)
         self._state_kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._state_size = self._mujoco.mj_stateSize(self._model, self._state_kind)
         self._command = np.zeros(len(self.action_lower))
@@ -77,6 +83,13 @@ class MujocoScene(abc.ABC):
     @abc.abstractmethod
     def _make_model(self, mujoco: Any) -> Any:
         """Return the ``MjModel``; its time step is `physics_step_s`."""
+
+    def _make_shown_model(self) -> Any:
+        """Return the ``MjModel`` that pictures show; by default the physics' own.
+
+        Another one has the same joints and mocap bodies in the same order.
+        """
+        return self._model
 
     @abc.abstractmethod
     def draw_state(self, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -137,6 +150,9 @@ class MujocoScene(abc.ABC):
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         values = self.draw_state(self._rng) if state is None else self.check_state(state)
+        if self._variations.names:
+            # Not 0, which is the scene as it was made.
+            self._variations.apply(int(self._rng.integers(1, 2**31)), self._shown)
         self._mujoco.mj_resetData(self._model, self._data)
         self._place(self._data, values)
         self._command = np.zeros(len(self.action_lower))
@@ -191,10 +207,11 @@ class MujocoScene(abc.ABC):
     def get_state(self) -> NDArray[np.float64]:
         """Return everything the future depends on, for `set_state`: (M,) float64.
 
-        Holds MuJoCo's state with the solver's warm start, the command in force, and what the scene
-        keeps. Its layout is private; it fits any instance of the scene of the same MuJoCo version.
+        Holds MuJoCo's state with the solver's warm start, the command in force, what the scene
+        keeps, and the seed of its variations. Its layout is private; it fits any instance of the
+        scene with the same variations and MuJoCo version.
         """
-        own = (*self._command, *self._own_state(), self._steps)
+        own = (*self._command, *self._own_state(), self._steps, self._variations.seed)
         full = np.empty(self._state_size + len(own))
         self._mujoco.mj_getState(
             self._model, self._data, full[: self._state_size], self._state_kind
@@ -210,18 +227,19 @@ class MujocoScene(abc.ABC):
         """
         values = np.ascontiguousarray(full, dtype=np.float64)
         actions = len(self.action_lower)
-        size = self._state_size + actions + len(self._own_state()) + 1
+        size = self._state_size + actions + len(self._own_state()) + 2
         if values.shape != (size,) or not np.isfinite(values).all():
             raise ValueError(
                 f"a full state of {self.title} is {size} finite numbers, got shape {values.shape}"
             )
+        own = values[self._state_size :].tolist()
+        self._variations.apply(int(own[-1]), self._shown)
         self._mujoco.mj_setState(
             self._model, self._data, values[: self._state_size], self._state_kind
         )
-        own = values[self._state_size :].tolist()
         self._command = np.array(own[:actions])
-        self._set_own_state(own[actions:-1])
-        self._steps = int(own[-1])
+        self._set_own_state(own[actions:-2])
+        self._steps = int(own[-2])
 
     def render(self, width: int = 224, height: int = 224) -> NDArray[np.uint8]:
         """Return what the camera sees now: (height, width, 3) uint8 RGB.
@@ -275,6 +293,6 @@ class MujocoScene(abc.ABC):
         return values
 
     def _show(self, width: int, height: int) -> NDArray[np.uint8]:
-        self._mujoco.mj_kinematics(self._model, self._shown)
-        self._mujoco.mj_camlight(self._model, self._shown)
+        self._mujoco.mj_kinematics(self._shown_model, self._shown)
+        self._mujoco.mj_camlight(self._shown_model, self._shown)
         return self._renderer.render(self._shown, width, height)

@@ -120,17 +120,18 @@ def known_scenes() -> list[str]:
     return sorted(_SCENES)
 
 
-def make_scene(name: str, seed: int | None = None) -> Scene:
+def make_scene(name: str, seed: int | None = None, vary: Sequence[str] = ()) -> Scene:
     """Make the physics and camera of a scene.
 
     Args:
         name: One of `known_scenes`; a scene's contract has the same name.
         seed: Of its resets.
+        vary: Variations of looks and physics, see `variations.known_variations`.
 
     Raises:
-        UserError: Unknown scene, or MuJoCo or OpenGL is missing.
+        UserError: Unknown scene or variation, or MuJoCo or OpenGL is missing.
     """
-    return _load(_entry(name).scene)(seed=seed)
+    return _load(_entry(name).scene)(seed=seed, vary=vary)
 
 
 def make_expert(name: str, seed: int | None = None) -> Expert:

@@ -77,11 +77,22 @@ def _free_contexts() -> None:
         _contexts.pop().free()
 
 
+def free_contexts_first() -> None:
+    """Let the contexts made so far be freed before anything that was imported since then ends.
+
+    For after the import of a library that makes an OpenGL display of its own and terminates it at
+    exit (dm_control): on the same display our contexts would be gone then.
+    """
+    if _contexts:
+        atexit.unregister(_free_contexts)
+        atexit.register(_free_contexts)
+
+
 def _make_current(mujoco: ModuleType) -> None:
     """Make the calling thread's OpenGL context current, creating it at the first call."""
     context = getattr(_thread, "context", None)
     if context is None:
-        _load_triton()
+        load_triton()
         context_class = getattr(mujoco, "GLContext", None)
         if context_class is None:
             raise _missing("no such library")
@@ -98,7 +109,7 @@ def _make_current(mujoco: ModuleType) -> None:
     context.make_current()
 
 
-def _load_triton() -> None:
+def load_triton() -> None:
     """Load triton, if it is there, before Mesa's OpenGL is.
 
     Both carry LLVM. Triton crashes when it is loaded after Mesa's software renderer, and torch

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lewm_core.errors import UserError
 from lewm_core.scenes.base import MujocoScene
 from lewm_core.scenes.push_t.geometry import (
+    BOARD_SIZE,
     CENTRE_OF_GRAVITY,
     PUSHER_REACH,
     STATE_NAMES,
@@ -31,6 +32,7 @@ from lewm_core.scenes.push_t.model import (
     push_t_mjcf,
 )
 from lewm_core.scenes.push_t.success import CRITERION, PushTOutcome, push_t_outcome
+from lewm_core.scenes.variations import VariedParts
 
 #: Largest speed of the pusher's target along each axis, m/s: 0.06 of half a board in 0.1 s.
 SPEED_LIMIT = 0.15
@@ -70,6 +72,7 @@ class PushTScene(MujocoScene):
     physics_step_s = PHYSICS_STEP
     camera = "top"
     criterion = CRITERION
+    varied_parts = VariedParts("top", BOARD_SIZE, ("pusher",), ("block",))
 
     _target = (0.0, 0.0)
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from lewm_core.errors import UserError
 from lewm_core.scenes.base import MujocoScene
 from lewm_core.scenes.outcome import Criterion, Outcome
+from lewm_core.scenes.variations import VariedParts
 
 #: Of both links, m: from the shoulder to the wrist, from there to the middle of the fingertip.
 LINK_LENGTH = 0.12
@@ -114,6 +115,9 @@ class ReacherScene(MujocoScene):
     camera = "top"
     criterion = Criterion(
         "each joint within 0.05 rad of the goal configuration", angle_tolerance=ANGLE_TOLERANCE
+    )
+    varied_parts = VariedParts(
+        "top", VIEW_SIZE, ("arm", "hand", "tip"), ("arm", "hand", "finger")
     )
 
     def _make_model(self, mujoco: Any) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lewm_core.errors import UserError
 from lewm_core.scenes.base import MujocoScene
 from lewm_core.scenes.outcome import Criterion, Outcome
+from lewm_core.scenes.variations import VariedParts
 
 #: Edge of the square floor that the picture shows, m.
 FLOOR_SIZE = 2.24
@@ -127,6 +128,7 @@ class TwoRoomScene(MujocoScene):
     physics_step_s = _PHYSICS_STEP
     camera = "top"
     criterion = Criterion("robot within 160 mm of the goal", POSITION_TOLERANCE)
+    varied_parts = VariedParts("top", FLOOR_SIZE, ("robot",), ("agent",))
 
     def _make_model(self, mujoco: Any) -> Any:
         return mujoco.MjModel.from_xml_string(two_room_mjcf())

@@ -1,0 +1,186 @@
+"""Variations of a scene's looks and physics: named, seeded, off unless asked for.
+
+They say how far a model and a planner bear what they were not trained on, or make training data
+in which more differs. A variation is drawn at every reset, from the scene's own random stream, and
+is part of the full state: whoever restores a state gets the looks and the physics it had.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lewm_core.errors import UserError
+
+#: Factors and shifts are uniform within these.
+_COLOUR_SHIFT = 0.12  # of each of red, green and blue, of each material
+_LIGHT = (0.65, 1.15)  # of all colours at once
+_SIZE = (0.85, 1.15)
+_FRICTION = (0.6, 1.5)
+_MASS = (0.6, 1.6)
+_CAMERA_SHIFT = 0.025  # of what the picture shows, on each axis
+_CAMERA_TURN = math.radians(3.0)
+_CAMERA_ZOOM = (0.96, 1.06)
+
+#: What of the ``MjModel`` a variation may change; put back before another one is applied.
+_CHANGED = (
+    "mat_rgba", "light_diffuse", "geom_size", "geom_friction", "dof_damping", "body_mass",
+    "body_inertia", "cam_pos", "cam_quat", "cam_fovy",
+)  # fmt: skip
+
+
+def _colour(model: Any, rng: np.random.Generator, parts: Any) -> None:
+    shift = rng.uniform(-_COLOUR_SHIFT, _COLOUR_SHIFT, (model.nmat, 3))
+    model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] + shift, 0.0, 1.0)
+
+
+def _light(model: Any, rng: np.random.Generator, parts: Any) -> None:
+    factor = rng.uniform(*_LIGHT)
+    model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * factor, 0.0, 1.0)
+    model.light_diffuse[:] *= factor
+
+
+def _size(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
+    for name in parts.sized_geoms:
+        # Of a capsule the radius only: its length is that of a link.
+        geom = model.geom(name).id
+        capsule = model.geom_type[geom] == _CAPSULE
+        model.geom_size[geom, : 1 if capsule else 3] *= rng.uniform(*_SIZE)
+
+
+def _friction(model: Any, rng: np.random.Generator, parts: Any) -> None:
+    factor = rng.uniform(*_FRICTION)
+    model.geom_friction[:, 0] *= factor
+    # What a table does to what lies on it, and a bearing to a joint, is damping here.
+    model.dof_damping[:] *= factor
+
+
+def _mass(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
+    for name in parts.weighed_bodies:
+        body, factor = model.body(name).id, rng.uniform(*_MASS)
+        model.body_mass[body] *= factor
+        model.body_inertia[body] *= factor
+
+
+def _camera(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
+    camera = model.camera(parts.camera).id
+    turn = rng.uniform(-_CAMERA_TURN, _CAMERA_TURN) / 2
+    shift = rng.uniform(-_CAMERA_SHIFT, _CAMERA_SHIFT, 2) * parts.view_size
+    w, x, y, z = model.cam_quat[camera]
+    c, s = math.cos(turn), math.sin(turn)
+    # About its own line of sight, and along its own picture plane.
+    model.cam_quat[camera] = (c * w - s * z, c * x + s * y, c * y - s * x, c * z + s * w)
+    right, up = _axes((w, x, y, z))
+    model.cam_pos[camera] += shift[0] * right + shift[1] * up
+    model.cam_fovy[camera] *= rng.uniform(*_CAMERA_ZOOM)
+
+
+def _axes(quaternion: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Directions of a picture's columns (to the right) and rows (upwards), (3,) each."""
+    w, x, y, z = quaternion
+    right = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
+    up = np.array([2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)])
+    return right, up
+
+
+_CAPSULE = 3  # mjtGeom.mjGEOM_CAPSULE
+
+_VARIATIONS: dict[str, Callable[[Any, np.random.Generator, Any], None]] = {
+    "colour": _colour,
+    "light": _light,
+    "camera": _camera,
+    "size": _size,
+    "friction": _friction,
+    "mass": _mass,
+}
+
+
+def known_variations() -> list[str]:
+    """Return the names that scenes take."""
+    return list(_VARIATIONS)
+
+
+def check_variations(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names, each once, in the order in which they are applied.
+
+    Raises:
+        UserError: One is unknown; the message lists the known ones.
+    """
+    names = tuple(names)
+    for name in names:
+        if name not in _VARIATIONS:
+            nearest = difflib.get_close_matches(name, _VARIATIONS, n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(
+                f"unknown variation {name!r}; known variations: {', '.join(_VARIATIONS)}{hint}"
+            )
+    return tuple(name for name in _VARIATIONS if name in names)
+
+
+class VariedParts:
+    """What of a scene variations are about.
+
+    Args:
+        camera: Its name.
+        view_size: Edge of what the picture shows, m.
+        sized_geoms: Geoms that ``size`` scales, each by itself.
+        weighed_bodies: Bodies that ``mass`` scales, each by itself.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        view_size: float,
+        sized_geoms: Sequence[str] = (),
+        weighed_bodies: Sequence[str] = (),
+    ) -> None:
+        self.camera, self.view_size = camera, view_size
+        self.sized_geoms, self.weighed_bodies = sized_geoms, weighed_bodies
+
+
+class Variations:
+    """The variations of one scene's model.
+
+    Args:
+        mujoco: The module.
+        model: The ``MjModel``; changed in place.
+        names: See `known_variations`; none: the model stays as it is.
+        parts: What they are about.
+
+    Raises:
+        UserError: An unknown name.
+    """
+
+    def __init__(
+        self, mujoco: Any, model: Any, names: Iterable[str], parts: VariedParts
+    ) -> None:
+        self.names = check_variations(names)
+        self.seed = 0
+        self._mujoco, self._model, self._parts = mujoco, model, parts
+        self._nominal = (
+            {name: np.array(getattr(model, name)) for name in _CHANGED} if self.names else {}
+        )
+
+    def apply(self, seed: int, scratch: Any) -> None:
+        """Change the model as ``seed`` decides; the same one does it to the bit.
+
+        Args:
+            seed: 0 is the model as it was made.
+            scratch: An ``MjData`` of the model that may be overwritten.
+        """
+        if seed == self.seed:
+            return
+        self.seed = seed
+        for name, value in self._nominal.items():
+            getattr(self._model, name)[...] = value
+        for name in self.names if seed else ():
+            # A stream for each: one variation does not shift another.
+            rng = np.random.default_rng([seed, list(_VARIATIONS).index(name)])
+            _VARIATIONS[name](self._model, rng, self._parts)
+        # What MuJoCo derives from masses and sizes.
+        self._mujoco.mj_setConst(self._model, scratch)
