@@ -69,7 +69,10 @@ class MujocoScene(abc.ABC):
         # Pictures are drawn from data of their own: they never touch the simulation's state.
         self._shown_model = self._make_shown_model()
         self._shown = self._mujoco.MjData(self._shown_model)
-        self._variations = Variations(self._mujoco, self._model, vary, self.varied_parts)
+        models = [self._model]
+        if self._shown_model is not self._model:
+            models.append(self._shown_model)
+        self._variations = Variations(self._mujoco, models, vary, self.varied_parts)
         self._renderer = PictureRenderer(self._shown_model, self.camera)
         self._state_kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._state_size = self._mujoco.mj_stateSize(self._model, self._state_kind)
@@ -87,7 +90,8 @@ class MujocoScene(abc.ABC):
     def _make_shown_model(self) -> Any:
         """Return the ``MjModel`` that pictures show; by default the physics' own.
 
-        Another one has the same joints and mocap bodies in the same order.
+        Another one has the same joints and mocap bodies in the same order, and what `varied_parts`
+        names.
         """
         return self._model
 
@@ -152,7 +156,7 @@ class MujocoScene(abc.ABC):
         values = self.draw_state(self._rng) if state is None else self.check_state(state)
         if self._variations.names:
             # Not 0, which is the scene as it was made.
-            self._variations.apply(int(self._rng.integers(1, 2**31)), self._shown)
+            self._variations.apply(int(self._rng.integers(1, 2**31)))
         self._mujoco.mj_resetData(self._model, self._data)
         self._place(self._data, values)
         self._command = np.zeros(len(self.action_lower))
@@ -233,7 +237,7 @@ class MujocoScene(abc.ABC):
                 f"a full state of {self.title} is {size} finite numbers, got shape {values.shape}"
             )
         own = values[self._state_size :].tolist()
-        self._variations.apply(int(own[-1]), self._shown)
+        self._variations.apply(int(own[-1]))
         self._mujoco.mj_setState(
             self._model, self._data, values[: self._state_size], self._state_kind
         )

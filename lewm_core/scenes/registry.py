@@ -91,6 +91,13 @@ class _Entry:
 
 
 _SCENES = {
+    "cube": _Entry(
+        scene="lewm_core.scenes.cube.scene:CubeScene",
+        expert="lewm_core.scenes.cube.expert:CubeExpert",
+        environment_id="lewm/Cube-v0",
+        environment="lewm_core.scenes.cube.environment:CubeEnv",
+        max_episode_steps=200,
+    ),
     "push_t": _Entry(
         scene="lewm_core.scenes.push_t.scene:PushTScene",
         expert="lewm_core.scenes.push_t.expert:PushTExpert",

@@ -144,12 +144,13 @@ class VariedParts:
 
 
 class Variations:
-    """The variations of one scene's model.
+    """The variations of one scene.
 
     Args:
         mujoco: The module.
-        model: The ``MjModel``; changed in place.
-        names: See `known_variations`; none: the model stays as it is.
+        models: The scene's ``MjModel``, and that of its pictures where it is another one; changed
+            in place, alike.
+        names: See `known_variations`; none: the models stay as they are.
         parts: What they are about.
 
     Raises:
@@ -157,30 +158,32 @@ class Variations:
     """
 
     def __init__(
-        self, mujoco: Any, model: Any, names: Iterable[str], parts: VariedParts
+        self, mujoco: Any, models: Sequence[Any], names: Iterable[str], parts: VariedParts
     ) -> None:
         self.names = check_variations(names)
         self.seed = 0
-        self._mujoco, self._model, self._parts = mujoco, model, parts
-        self._nominal = (
-            {name: np.array(getattr(model, name)) for name in _CHANGED} if self.names else {}
-        )
+        self._mujoco, self._models, self._parts = mujoco, models, parts
+        # As they were made, and data that may be overwritten.
+        self._nominal = [
+            ({name: np.array(getattr(model, name)) for name in _CHANGED}, mujoco.MjData(model))
+            for model in (models if self.names else ())
+        ]
 
-    def apply(self, seed: int, scratch: Any) -> None:
-        """Change the model as ``seed`` decides; the same one does it to the bit.
+    def apply(self, seed: int) -> None:
+        """Change the models as ``seed`` decides; the same one does it to the bit.
 
         Args:
-            seed: 0 is the model as it was made.
-            scratch: An ``MjData`` of the model that may be overwritten.
+            seed: 0 is the scene as it was made.
         """
         if seed == self.seed:
             return
         self.seed = seed
-        for name, value in self._nominal.items():
-            getattr(self._model, name)[...] = value
-        for name in self.names if seed else ():
-            # A stream for each: one variation does not shift another.
-            rng = np.random.default_rng([seed, list(_VARIATIONS).index(name)])
-            _VARIATIONS[name](self._model, rng, self._parts)
-        # What MuJoCo derives from masses and sizes.
-        self._mujoco.mj_setConst(self._model, scratch)
+        for model, (nominal, scratch) in zip(self._models, self._nominal, strict=False):
+            for name, value in nominal.items():
+                getattr(model, name)[...] = value
+            for name in self.names if seed else ():
+                # A stream for each: one variation does not shift another.
+                rng = np.random.default_rng([seed, list(_VARIATIONS).index(name)])
+                _VARIATIONS[name](model, rng, self._parts)
+            # What MuJoCo derives from masses and sizes.
+            self._mujoco.mj_setConst(model, scratch)
