@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from lewm_core.data.contract import load_contract
 
 #: Unfinished episodes lie in here, hidden from everything that looks for bags.
 PARTIAL = ".partial"
+#: s between a worker's looks at whether its parent is there.
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,16 @@ def _start_worker(job: CollectionJob) -> None:
     """Prepare a worker process; the parent alone reacts to SIGINT."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch = threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True)
+    watch.start()
     _worker = _Worker(job)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent: a pool's workers do not notice that it was killed."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(1)
 
 
 def _collect_in_worker(unit: Sequence[int]) -> int:

@@ -167,7 +167,7 @@ def test_sigint_leaves_complete_episodes(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pusht", "--episodes", "1"], "known scenes: push_t"),
+        (["pusht", "--episodes", "1"], "did you mean push_t?"),
         (["push_t", "--episodes", "0"], "--episodes must be at least 1"),
         (["push_t", "--episodes", "1", "--picture-every", "0"], "--picture-every must be"),
         (["push_t", "--episodes", "1", "--seed", "-2"], "--seed must not be negative"),
@@ -203,3 +203,29 @@ def test_append_to_another_contract_is_refused(
     (tmp_path / "contract.yaml").write_text(text.replace("upper: 0.15", "upper: 0.25"))
     assert collect(tmp_path, "--append") == 1
     assert "action.fields[0].upper" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("death", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path, death: signal.Signals) -> None:
+    out = tmp_path / "push_t"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lewm_core.commands.collect", "push_t", "--episodes", "100000"]
+        + ["--workers", "2", "--out", str(out)],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: any(out.glob("push_t_*")), 60, "no episode was collected")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= 2
+    finally:
+        process.send_signal(death)
+        process.wait(timeout=20)
+    wait_until(
+        lambda: not any(Path(f"/proc/{child}").exists() for child in children),
+        20,
+        f"processes {children} went on",
+    )
+    # What was complete is kept, and the next run goes on from there.
+    kept = sum(1 for _ in out.glob("push_t_*"))
+    assert kept >= 1
+    assert collect(out, "--append", episodes=1) == 0
