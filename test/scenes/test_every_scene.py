@@ -195,6 +195,8 @@ def test_goals_of_the_expert_are_reached_by_its_commands_and_not_by_waiting(
     size = load_contract(name).camera.size
     goals = goals_from_expert(scene, 12, seed=3, picture_size=size, scene_name=name)
     replayed = [run_goal(scene, goal, ReplayActions(), 25) for goal in goals]
-    waited = [run_goal(scene, goal, DoNothing(), 25) for goal in goals]
+    hold = np.zeros(len(scene.action_lower))
+    waited = [run_goal(scene, goal, DoNothing(hold), 25) for goal in goals]
     assert all(result.success_end for result in replayed)
-    assert sum(result.success_end for result in waited) <= 3
+    # A cube waits for the arm in a third of all windows of this length.
+    assert sum(result.success_end for result in waited) <= (6 if name == "cube" else 3)

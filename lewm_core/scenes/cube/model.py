@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import logging
 import math
 import threading
 from dataclasses import dataclass
@@ -111,10 +112,13 @@ def _load_ogbench(mujoco: Any) -> Any:
     # dm_control, on which OGBench stands, makes an OpenGL display when it is imported.
     load_triton()
     try:
+        # It tells everybody at INFO level which OpenGL it takes, and is not asked to draw.
+        importlib.import_module("absl.logging")
+        logging.getLogger("absl").setLevel(logging.WARNING)
         environment = importlib.import_module("ogbench.manipspace.envs.cube_env").CubeEnv
         utilities = importlib.import_module("ogbench.manipspace.mjcf_utils")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "ogbench":
+        if (error.name or "").partition(".")[0] in ("ogbench", "absl"):
             raise UserError(_MISSING) from error
         raise UserError(
             f"the scene 'cube' needs ogbench, which cannot be loaded: {error}"
