@@ -109,7 +109,11 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
                 for trace, goal in zip(traces, goals, strict=True)
             ]
         }
-        for policy in (closed_loop.DoNothing(), closed_loop.RandomActions(arguments.seed)):
+        lower, upper, _, hold = contract.action_limits()
+        for policy in (
+            closed_loop.DoNothing([0.0 if value == "last" else value for value in hold]),
+            closed_loop.RandomActions(arguments.seed, lower, upper),
+        ):
             results[policy.name] = [
                 closed_loop.run_goal(scene, goal, policy, BUDGET_STEPS) for goal in goals
             ]
