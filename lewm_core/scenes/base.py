@@ -18,7 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from lewm_core.errors import UserError
 from lewm_core.scenes.outcome import Criterion, Outcome
 from lewm_core.scenes.rendering import PictureRenderer, load_mujoco
-from lewm_core.scenes.variations import Variations, VariedParts
+from lewm_core.scenes.variations import Variations, VariedParts, check_violation
+
+#: Numbers of a position of a free, ball, slide and hinge joint (mjtJoint).
+_COORDINATES = (7, 4, 1, 1)
 
 
 class MujocoScene(abc.ABC):
@@ -154,9 +157,9 @@ class MujocoScene(abc.ABC):
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         values = self.draw_state(self._rng) if state is None else self.check_state(state)
-        if self._variations.names:
-            # Not 0, which is the scene as it was made.
-            self._variations.apply(int(self._rng.integers(1, 2**31)))
+        # Not 0, which is the scene as it was made; and no violation goes on.
+        drawn = int(self._rng.integers(1, 2**31)) if self._variations.names else 0
+        self._variations.apply(drawn)
         self._mujoco.mj_resetData(self._model, self._data)
         self._place(self._data, values)
         self._command = np.zeros(len(self.action_lower))
@@ -212,10 +215,11 @@ class MujocoScene(abc.ABC):
         """Return everything the future depends on, for `set_state`: (M,) float64.
 
         Holds MuJoCo's state with the solver's warm start, the command in force, what the scene
-        keeps, and the seed of its variations. Its layout is private; it fits any instance of the
-        scene with the same variations and MuJoCo version.
+        keeps, the seed of its variations and the violations in force. Its layout is private; it
+        fits any instance of the scene with the same variations and MuJoCo version.
         """
-        own = (*self._command, *self._own_state(), self._steps, self._variations.seed)
+        changes = self._variations.seed, self._variations.violated
+        own = (*self._command, *self._own_state(), self._steps, *changes)
         full = np.empty(self._state_size + len(own))
         self._mujoco.mj_getState(
             self._model, self._data, full[: self._state_size], self._state_kind
@@ -231,19 +235,53 @@ class MujocoScene(abc.ABC):
         """
         values = np.ascontiguousarray(full, dtype=np.float64)
         actions = len(self.action_lower)
-        size = self._state_size + actions + len(self._own_state()) + 2
+        size = self._state_size + actions + len(self._own_state()) + 3
         if values.shape != (size,) or not np.isfinite(values).all():
             raise ValueError(
                 f"a full state of {self.title} is {size} finite numbers, got shape {values.shape}"
             )
         own = values[self._state_size :].tolist()
-        self._variations.apply(int(own[-1]))
+        self._variations.apply(int(own[-2]), int(own[-1]))
         self._mujoco.mj_setState(
             self._model, self._data, values[: self._state_size], self._state_kind
         )
         self._command = np.array(own[:actions])
-        self._set_own_state(own[actions:-2])
-        self._steps = int(own[-2])
+        self._set_own_state(own[actions:-3])
+        self._steps = int(own[-3])
+
+    def violate(self, name: str, seed: int = 0) -> None:
+        """Let something happen to the object that cannot be; for tests of surprise.
+
+        Args:
+            name: ``teleport``: it is elsewhere at once, where an episode could begin. The others
+                last until the next reset: ``freeze``: it stands still, whatever pushes it;
+                ``ghost``: it touches nothing any more; ``recolour``: it has another colour.
+            seed: Decides where to.
+
+        Raises:
+            UserError: Unknown violation; the message lists the known ones.
+        """
+        check_violation(name)
+        if name != "teleport":
+            self._variations.violate(name)
+            return
+        rng, columns = np.random.default_rng(seed), self.varied_parts.object_state
+        while True:
+            state = self.ground_truth()
+            state[columns] = self.draw_state(rng)[columns]
+            try:
+                self.check_state(state)
+            except UserError:
+                # Where something else is.
+                continue
+            break
+        self._place(self._shown, state)
+        for body in self.varied_parts.weighed_bodies:
+            for joint in range(self._model.njnt):
+                if self._model.jnt_bodyid[joint] == self._model.body(body).id:
+                    first = self._model.jnt_qposadr[joint]
+                    place = slice(first, first + _COORDINATES[self._model.jnt_type[joint]])
+                    self._data.qpos[place] = self._shown.qpos[place]
 
     def render(self, width: int = 224, height: int = 224) -> NDArray[np.uint8]:
         """Return what the camera sees now: (height, width, 3) uint8 RGB.

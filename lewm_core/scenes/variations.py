@@ -1,8 +1,13 @@
-"""Variations of a scene's looks and physics: named, seeded, off unless asked for.
+"""Variations of a scene's looks and physics, and violations of what can be.
 
-They say how far a model and a planner bear what they were not trained on, or make training data
-in which more differs. A variation is drawn at every reset, from the scene's own random stream, and
-is part of the full state: whoever restores a state gets the looks and the physics it had.
+*Variations* are named, seeded and off unless asked for. They say how far a model and a planner bear
+what they were not trained on, or make training data in which more differs. One is drawn at every
+reset, from the scene's own random stream.
+
+*Violations* begin in the middle of an episode and last until its end: they are what a world model
+should be surprised by (arXiv 2603.19312, section on violation of expectation).
+
+Both are part of the full state: whoever restores a state gets the looks and the physics it had.
 """
 
 from __future__ import annotations
@@ -30,8 +35,12 @@ _CAMERA_ZOOM = (0.96, 1.06)
 #: What of the ``MjModel`` a variation may change; put back before another one is applied.
 _CHANGED = (
     "mat_rgba", "light_diffuse", "geom_size", "geom_friction", "dof_damping", "body_mass",
-    "body_inertia", "cam_pos", "cam_quat", "cam_fovy",
+    "body_inertia", "cam_pos", "cam_quat", "cam_fovy", "geom_rgba", "geom_contype",
+    "geom_conaffinity",
 )  # fmt: skip
+
+#: N s/m and N m s/rad: with this damping nothing moves any more.
+_FROZEN = 1e9
 
 
 def _colour(model: Any, rng: np.random.Generator, parts: Any) -> None:
@@ -100,6 +109,56 @@ _VARIATIONS: dict[str, Callable[[Any, np.random.Generator, Any], None]] = {
 }
 
 
+def _freeze(model: Any, parts: VariedParts) -> None:
+    for body in _object_bodies(model, parts):
+        first, number = model.body_dofadr[body], model.body_dofnum[body]
+        model.dof_damping[first : first + number] = _FROZEN
+
+
+def _ghost(model: Any, parts: VariedParts) -> None:
+    geoms = np.isin(model.geom_bodyid, _object_bodies(model, parts))
+    model.geom_contype[geoms] = model.geom_conaffinity[geoms] = 0
+
+
+def _recolour(model: Any, parts: VariedParts) -> None:
+    geoms = np.isin(model.geom_bodyid, _object_bodies(model, parts))
+    materials = np.unique(model.geom_matid[geoms])
+    materials = materials[materials >= 0]
+    # Red becomes green, green blue, blue red.
+    model.mat_rgba[materials, :3] = np.roll(model.mat_rgba[materials, :3], 1, axis=1)
+    model.geom_rgba[geoms, :3] = np.roll(model.geom_rgba[geoms, :3], 1, axis=1)
+
+
+def _object_bodies(model: Any, parts: VariedParts) -> NDArray[np.int64]:
+    return np.array([model.body(name).id for name in parts.weighed_bodies])
+
+
+#: Those that last; a teleport happens once (see `MujocoScene.violate`). In this order they are the
+#: bits of `Variations.violated`.
+_LASTING: dict[str, Callable[[Any, Any], None]] = {
+    "freeze": _freeze,
+    "ghost": _ghost,
+    "recolour": _recolour,
+}
+
+
+def known_violations() -> list[str]:
+    """Return the names that `MujocoScene.violate` takes."""
+    return ["teleport", *_LASTING]
+
+
+def check_violation(name: str) -> None:
+    """Make sure that a violation is known.
+
+    Raises:
+        UserError: It is not; the message lists the known ones.
+    """
+    if name not in known_violations():
+        raise UserError(
+            f"unknown violation {name!r}; known violations: {', '.join(known_violations())}"
+        )
+
+
 def known_variations() -> list[str]:
     """Return the names that scenes take."""
     return list(_VARIATIONS)
@@ -129,7 +188,9 @@ class VariedParts:
         camera: Its name.
         view_size: Edge of what the picture shows, m.
         sized_geoms: Geoms that ``size`` scales, each by itself.
-        weighed_bodies: Bodies that ``mass`` scales, each by itself.
+        weighed_bodies: Bodies of the object: ``mass`` scales each by itself, violations happen to
+            them.
+        object_state: First column of the ground truth that is the object's, and one after the last.
     """
 
     def __init__(
@@ -138,13 +199,20 @@ class VariedParts:
         view_size: float,
         sized_geoms: Sequence[str] = (),
         weighed_bodies: Sequence[str] = (),
+        object_state: tuple[int, int] = (0, 0),
     ) -> None:
         self.camera, self.view_size = camera, view_size
         self.sized_geoms, self.weighed_bodies = sized_geoms, weighed_bodies
+        self.object_state = slice(*object_state)
 
 
 class Variations:
-    """The variations of one scene.
+    """The variations and violations in force in one scene.
+
+    Attributes:
+        names: Of the variations.
+        seed: What was drawn; 0: the scene as it was made.
+        violated: One bit for each lasting violation that is in force.
 
     Args:
         mujoco: The module.
@@ -161,29 +229,42 @@ class Variations:
         self, mujoco: Any, models: Sequence[Any], names: Iterable[str], parts: VariedParts
     ) -> None:
         self.names = check_variations(names)
-        self.seed = 0
+        self.seed = self.violated = 0
         self._mujoco, self._models, self._parts = mujoco, models, parts
-        # As they were made, and data that may be overwritten.
+        # As they were made.
         self._nominal = [
-            ({name: np.array(getattr(model, name)) for name in _CHANGED}, mujoco.MjData(model))
-            for model in (models if self.names else ())
+            {name: np.array(getattr(model, name)) for name in _CHANGED} for model in models
         ]
 
-    def apply(self, seed: int) -> None:
-        """Change the models as ``seed`` decides; the same one does it to the bit.
+    def apply(self, seed: int, violated: int = 0) -> None:
+        """Change the models as is asked for; the same numbers do it to the bit.
 
         Args:
-            seed: 0 is the scene as it was made.
+            seed: Of the variations; 0 is the scene as it was made.
+            violated: One bit for each lasting violation.
         """
-        if seed == self.seed:
+        if (seed, violated) == (self.seed, self.violated):
             return
-        self.seed = seed
-        for model, (nominal, scratch) in zip(self._models, self._nominal, strict=False):
+        varied, self.seed, self.violated = seed != self.seed, seed, violated
+        for model, nominal in zip(self._models, self._nominal, strict=True):
             for name, value in nominal.items():
                 getattr(model, name)[...] = value
             for name in self.names if seed else ():
                 # A stream for each: one variation does not shift another.
                 rng = np.random.default_rng([seed, list(_VARIATIONS).index(name)])
                 _VARIATIONS[name](model, rng, self._parts)
-            # What MuJoCo derives from masses and sizes.
-            self._mujoco.mj_setConst(model, scratch)
+            if varied:
+                # What MuJoCo derives from masses and sizes.
+                self._mujoco.mj_setConst(model, self._mujoco.MjData(model))
+            for bit, violate in enumerate(_LASTING.values()):
+                if violated >> bit & 1:
+                    violate(model, self._parts)
+
+    def violate(self, name: str) -> None:
+        """Let a lasting violation begin.
+
+        Raises:
+            UserError: There is none of this name.
+        """
+        check_violation(name)
+        self.apply(self.seed, self.violated | 1 << list(_LASTING).index(name))

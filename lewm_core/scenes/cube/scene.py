@@ -80,7 +80,7 @@ class CubeScene(MujocoScene):
     control_period_s = _CONTROL_STEPS * _PHYSICS_STEP
     camera = CAMERA
     criterion = Criterion("the cube within 40 mm of its place in the goal", POSITION_TOLERANCE)
-    varied_parts = VariedParts(CAMERA, VIEW_SIZE, ("object_0",), ("object_0",))
+    varied_parts = VariedParts(CAMERA, VIEW_SIZE, ("object_0",), ("object_0",), (5, 9))
 
     def _make_model(self, mujoco: Any) -> Any:
         self._models = models = build_models(mujoco)

@@ -72,7 +72,7 @@ class PushTScene(MujocoScene):
     physics_step_s = PHYSICS_STEP
     camera = "top"
     criterion = CRITERION
-    varied_parts = VariedParts("top", BOARD_SIZE, ("pusher",), ("block",))
+    varied_parts = VariedParts("top", BOARD_SIZE, ("pusher",), ("block",), (2, 5))
 
     _target = (0.0, 0.0)
 

@@ -117,7 +117,7 @@ class ReacherScene(MujocoScene):
         "each joint within 0.05 rad of the goal configuration", angle_tolerance=ANGLE_TOLERANCE
     )
     varied_parts = VariedParts(
-        "top", VIEW_SIZE, ("arm", "hand", "tip"), ("arm", "hand", "finger")
+        "top", VIEW_SIZE, ("arm", "hand", "tip"), ("arm", "hand", "finger"), (0, 2)
     )
 
     def _make_model(self, mujoco: Any) -> Any:

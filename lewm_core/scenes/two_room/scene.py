@@ -128,7 +128,7 @@ class TwoRoomScene(MujocoScene):
     physics_step_s = _PHYSICS_STEP
     camera = "top"
     criterion = Criterion("robot within 160 mm of the goal", POSITION_TOLERANCE)
-    varied_parts = VariedParts("top", FLOOR_SIZE, ("robot",), ("agent",))
+    varied_parts = VariedParts("top", FLOOR_SIZE, ("robot",), ("agent",), (0, 2))
 
     def _make_model(self, mujoco: Any) -> Any:
         return mujoco.MjModel.from_xml_string(two_room_mjcf())
