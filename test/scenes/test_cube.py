@@ -285,21 +285,24 @@ def test_without_ogbench_one_line_says_how_to_get_it() -> None:
 
 
 _BESIDE = """
+import importlib.util
+import sys
 from lewm_core.scenes import make_scene
 first = make_scene("{0}", seed=0)
 first.render(32, 32)
 second = make_scene("{1}", seed=0)
 second.render(32, 32)
 first.render(32, 32)
-import torch._dynamo
+# Before the OpenGL that ogbench brings, or a later import of torch crashes.
+modules = list(sys.modules)
+if importlib.util.find_spec("triton"):
+    assert modules.index("triton._C.libtriton") < modules.index("dm_control")
 """
 
 
 @needs_ogbench
 @pytest.mark.parametrize("scenes", [("push_t", "cube"), ("cube", "push_t")])
-def test_pictures_beside_another_scene_and_torch_end_without_complaints(
-    scenes: tuple[str, str],
-) -> None:
+def test_pictures_beside_another_scene_end_without_complaints(scenes: tuple[str, str]) -> None:
     program = _BESIDE.format(*scenes)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
