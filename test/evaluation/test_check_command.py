@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lewm_core.commands.check import main
+from lewm_core.evaluation.check.data import open_check_data
 from lewm_core.evaluation.check.thresholds import THRESHOLDS
 from lewm_core.model import load_checkpoint
 from lewm_core.model.verdict import FILE, read_verdict
+from lewm_core.training.measure import LabelledFrames
 from test.evaluation.checkpoints import collect_episodes, train_without_sigreg
 
 
@@ -70,6 +73,32 @@ def test_the_same_seed_gives_the_same_figures_and_only_held_out_episodes_count(
     assert reports[0]["episodes_excluded"] == len(metadata["trained_episodes"])
     assert not (world / "run/checkpoint" / FILE).exists()
     assert any("fewer than 20" in text for text in reports[0]["warnings"])
+
+
+@pytest.mark.parametrize("name", ["data", "fresh"])
+def test_probes_are_scored_on_held_out_pictures_and_fitted_on_trained_ones_where_there_are(
+    world: Path, name: str
+) -> None:
+    model = load_checkpoint(world / "run/checkpoint")
+    data = open_check_data("run", model, [world / name])
+    fitted, scored = data.probe_frames(40)
+    rows = {
+        episode: set(data.cache.frame_index[data.cache.ticks_of([episode])].tolist()) - {-1}
+        for episode in (*data.episodes, *data.trained)
+    }
+    held_out = set().union(*(rows[episode] for episode in data.episodes))
+
+    def rows_of(frames: LabelledFrames) -> set[int]:
+        pictures = data.cache.frames
+        return {
+            row
+            for row in set().union(*rows.values())
+            if any(np.array_equal(pictures[row], frame) for frame in frames.frames.numpy())
+        }
+
+    assert rows_of(scored) <= held_out
+    assert bool(rows_of(fitted) & held_out) == (name == "fresh")
+    assert len(fitted.frames) == (60 if name == "data" else 24)
 
 
 def test_require_makes_the_verdict_an_exit_status_and_still_writes_the_result(

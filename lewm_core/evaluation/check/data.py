@@ -25,8 +25,10 @@ HORIZON = 5
 FEWEST_EPISODES = 4
 #: Below this many a verdict depends on which episodes they happen to be.
 FEW_EPISODES = 20
-#: Part of the episodes that probes are fitted on.
+#: Part of the held-out episodes that probes are fitted on, where no others are there for it.
 _FITTED = 0.6
+#: Pictures of training episodes that probes are fitted on, for each that they are scored on.
+_FITTED_PER_SCORED = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class CheckData:
         cache: Frames, actions and states of all episodes of the data.
         contract: What they were recorded under.
         episodes: Names of the episodes that are used.
-        excluded: How many others were left out, because the model was trained on them.
+        trained: Names of the others: the model was trained on them.
         sources: Names of the folders or files, without their paths.
         clips: Clips of ``history + HORIZON`` frames of the episodes.
     """
@@ -45,16 +47,32 @@ class CheckData:
     cache: FrameCache
     contract: Contract
     episodes: list[str]
-    excluded: int
+    trained: list[str]
     sources: list[str]
     clips: ClipSampler
+
+    @property
+    def excluded(self) -> int:
+        """How many episodes are left out of what is measured."""
+        return len(self.trained)
 
     def probe_frames(self, most: int) -> tuple[LabelledFrames, LabelledFrames]:
         """Return frames to fit probes on and frames to score them on, of different episodes.
 
+        A probe is fitted on the episodes that the model was trained on, if some are there: what is
+        the same for an episode, such as where a door is, shows as many values as there are
+        episodes, and a hundred held-out ones are too few to learn to read it from. It is scored on
+        held-out ones only.
+
         Args:
-            most: Upper bound on both together.
+            most: Upper bound on both together, where all are held out; else half of it is scored.
         """
+        if len(self.trained) > len(self.episodes):
+            scored = most // 2
+            return (
+                self._frames(self.trained, _FITTED_PER_SCORED * scored),
+                self._frames(self.episodes, scored),
+            )
         fitted = max(2, round(_FITTED * len(self.episodes)))
         return (
             self._frames(self.episodes[:fitted], round(_FITTED * most)),
@@ -121,7 +139,9 @@ def open_check_data(
             f"{model.history} pictures and {HORIZON} blocks; give more or longer bags"
         )
     sources = [Path(path).resolve().name for path in paths]
-    return CheckData(cache, contract, usable, len(names) - len(usable), sources, clips)
+    held_out = set(usable)
+    trained = [name for name in names if name not in held_out]
+    return CheckData(cache, contract, usable, trained, sources, clips)
 
 
 def unseen_episodes(

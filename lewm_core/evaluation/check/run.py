@@ -1,7 +1,7 @@
 """Can this checkpoint plan? Diagnostics on held-out episodes, before an arm moves.
 
 Nothing is driven: everything is measured on recordings that the model was not trained on, in about
-half a minute on one core. The loss of a run does not tell (docs/checking.md): every figure here
+a minute on one core. The loss of a run does not tell (docs/checking.md): every figure here
 is there because some kind of useless model looks fine in all the others.
 """
 
@@ -40,7 +40,7 @@ class CheckSettings:
     """How much is measured; the defaults are those that the thresholds were calibrated with.
 
     Attributes:
-        frames: Pictures for probes and spread.
+        frames: Pictures for probes and spread, see `CheckData.probe_frames`.
         clips: Clips on which predictions are measured.
         goals: Starts at which recorded actions are ranked among random ones.
         candidates: Random sequences per start.
@@ -129,7 +129,7 @@ def run_check(
     data = open_check_data(checkpoint, model, paths, cache_dir)
     fitted, scored = data.probe_frames(settings.frames)
     fitted_z, scored_z = embed(model, fitted.frames), embed(model, scored.frames)
-    embeddings = torch.cat([fitted_z, scored_z])
+    embeddings = scored_z if data.trained else torch.cat([fitted_z, scored_z])
     if not bool(torch.isfinite(embeddings).all()):
         raise UserError(f"{checkpoint}: its embeddings are not finite; train it again")
     spread = measure_spread(embeddings, settings.seed)
