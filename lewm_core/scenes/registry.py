@@ -110,7 +110,7 @@ _SCENES = {
         expert="lewm_core.scenes.reacher.expert:ReacherExpert",
         environment_id="lewm/Reacher-v0",
         environment="lewm_core.scenes.reacher.environment:ReacherEnv",
-        max_episode_steps=1000,
+        max_episode_steps=500,
     ),
     "two_room": _Entry(
         scene="lewm_core.scenes.two_room.scene:TwoRoomScene",

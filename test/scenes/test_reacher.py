@@ -39,7 +39,7 @@ def test_it_moves_as_dm_controls_arm_does(scene: ReacherScene) -> None:
     data.qpos[:] = scene.reset(state=[0.4, -0.7])
     for action in actions:
         data.ctrl[:] = action
-        mujoco.mj_step(model, data)
+        mujoco.mj_step(model, data, 2)
         state = scene.step_control(action * TORQUE_LIMIT)
         turned = (data.qpos - state + math.pi) % (2 * math.pi) - math.pi
         np.testing.assert_allclose(turned, 0.0, atol=1e-9)
@@ -48,7 +48,7 @@ def test_it_moves_as_dm_controls_arm_does(scene: ReacherScene) -> None:
 
 def test_full_torque_ends_at_five_radians_a_second(scene: ReacherScene) -> None:
     scene.reset(state=[0.0, 0.0])
-    for _ in range(400):
+    for _ in range(200):
         before = scene.ground_truth()
         after = scene.step_control([TORQUE_LIMIT, 0.0])
     speed = ((after - before)[0] % (2 * math.pi)) / scene.control_period_s

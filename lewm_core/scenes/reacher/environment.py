@@ -27,12 +27,12 @@ class ReacherEnv(SceneEnvironment):
     ## Action space
 
     ``Box(-0.05, 0.05, (2,), float32)``: torques of shoulder and wrist in N m during the next
-    control period of 0.02 s (dm_control: -1 to 1 times a gear of 0.05). Numbers beyond the bounds
+    control period of 0.04 s (dm_control: -1 to 1 times a gear of 0.05). Numbers beyond the bounds
     are clamped to them.
 
     ## Dynamics
 
-    A control period is one physics step of 0.02 s (Euler). Both joints are damped with
+    A control period is two physics steps of 0.02 s (Euler), as stable-worldmodel steps it. Both joints are damped with
     0.01 N m s/rad: at full torque a joint ends at 5 rad/s. The wrist has soft stops, the shoulder
     none.
 
@@ -47,7 +47,7 @@ class ReacherEnv(SceneEnvironment):
     Success is the published criterion: each joint is nearer than 0.05 rad to the goal
     configuration; the shoulder's difference is taken the shorter way round. The reward is the
     negative of the larger difference over that tolerance, so success is a reward above -1. The
-    episode terminates on success, unless ``terminate_on_success=False``. It is truncated after 1000
+    episode terminates on success, unless ``terminate_on_success=False``. It is truncated after 500
     control steps (by ``gymnasium.make``; 20 s, as in dm_control).
 
     ## Reset
@@ -88,7 +88,7 @@ class ReacherEnv(SceneEnvironment):
             finite numbers within the wrist's stops, or MuJoCo or OpenGL is missing.
     """
 
-    metadata = SceneEnvironment.metadata | {"render_fps": 50}
+    metadata = SceneEnvironment.metadata | {"render_fps": 25}
     scene_class = ReacherScene
     environment_id = "lewm/Reacher-v0"
 

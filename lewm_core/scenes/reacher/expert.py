@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.scenes.reacher.scene import TORQUE_LIMIT, WRIST_LIMIT
 
-_PERIOD_S = 0.02
+_PERIOD_S = 0.04
 #: N m/rad of the stiffest leg, and N m s/rad of shoulder and wrist beside the joints' own damping.
 #: The outstretched arm, of 1.3e-3 kg m^2 about the shoulder, hardly overshoots at 10 rad/s; the
 #: wrist moves a sixth of that, and is damped enough by itself.
@@ -27,13 +27,13 @@ _LONGEST_TURN = 2.5
 #: Share of choices that are a held torque.
 _HELD_SHARE = 0.25
 #: Control steps after which a leg is given up.
-_PATIENCE = 70
+_PATIENCE = 40
 
 
 class ReacherExpert:
     """Goes to random configurations, with random stiffness and noise.
 
-    Stateful: call `act` once per control step of 0.02 s with the newest ground truth, and `reset`
+    Stateful: call `act` once per control step of 0.04 s with the newest ground truth, and `reset`
     at the beginning of every episode. The same seed and ground truths give the same commands.
     """
 
@@ -88,7 +88,7 @@ class ReacherExpert:
         self._noise = rng.uniform(0.0, 0.3) * TORQUE_LIMIT
         if rng.uniform() < _HELD_SHARE:
             self._goal = None
-            self._steps_left = int(rng.integers(5, 16))
+            self._steps_left = int(rng.integers(3, 11))
             self._held = rng.uniform(-TORQUE_LIMIT, TORQUE_LIMIT, size=2)
             return
         self._steps_left = _PATIENCE

@@ -96,8 +96,9 @@ class ReacherScene(MujocoScene):
     """A two-link arm of 0.24 m in the plane; nothing to collide with.
 
     Action: the torques (2,) in N m of shoulder and wrist, each within plus and minus 0.05, for a
-    control period of 0.02 s, which is one physics step as in dm_control. Both joints are damped
-    with 0.01 N m s/rad: at full torque a joint ends at 5 rad/s.
+    control period of 0.04 s: two physics steps of dm_control, which is how stable-worldmodel
+    steps it (``action_repeat`` 2). Both joints are damped with 0.01 N m s/rad: at full torque a
+    joint ends at 5 rad/s.
 
     Ground truth: ``shoulder_angle`` in [-pi, pi) and ``wrist_angle`` within 160 degrees, rad. The
     velocities are part of the full state only: no picture shows them.
@@ -111,7 +112,7 @@ class ReacherScene(MujocoScene):
     action_lower = np.full(2, -TORQUE_LIMIT)
     action_upper = np.full(2, TORQUE_LIMIT)
     physics_step_s = _PHYSICS_STEP
-    control_period_s = 0.02
+    control_period_s = 0.04
     camera = "top"
     criterion = Criterion(
         "each joint within 0.05 rad of the goal configuration", angle_tolerance=ANGLE_TOLERANCE
