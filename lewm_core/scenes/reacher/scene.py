@@ -34,7 +34,7 @@ _HAND_LENGTH = 0.1  # m, of the second link's capsule, which ends before the fin
 _DAMPING = 0.01  # N m s/rad
 _HEIGHT = 0.01  # m, of the arm above the floor
 #: rad beyond the stop that a given state may have: stops are soft.
-_LARGEST_OVERRUN = 0.05
+_LARGEST_OVERRUN = 0.15
 
 
 def reacher_mjcf() -> str:
