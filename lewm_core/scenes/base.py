@@ -262,8 +262,14 @@ class MujocoScene(abc.ABC):
             UserError: Unknown violation; the message lists the known ones.
         """
         check_violation(name)
+        model, data = self._model, self._data
+        bodies = [model.body(part).id for part in self.varied_parts.weighed_bodies]
         if name != "teleport":
             self._variations.violate(name)
+            if name == "freeze":
+                # It stands at once. Damping alone would brake it so hard that MuJoCo takes the
+                # simulation for unstable and begins anew.
+                data.qvel[np.isin(model.dof_bodyid, bodies)] = 0.0
             return
         rng, columns = np.random.default_rng(seed), self.varied_parts.object_state
         while True:
@@ -276,12 +282,10 @@ class MujocoScene(abc.ABC):
                 continue
             break
         self._place(self._shown, state)
-        for body in self.varied_parts.weighed_bodies:
-            for joint in range(self._model.njnt):
-                if self._model.jnt_bodyid[joint] == self._model.body(body).id:
-                    first = self._model.jnt_qposadr[joint]
-                    place = slice(first, first + _COORDINATES[self._model.jnt_type[joint]])
-                    self._data.qpos[place] = self._shown.qpos[place]
+        for joint in np.flatnonzero(np.isin(model.jnt_bodyid, bodies)):
+            first = model.jnt_qposadr[joint]
+            place = slice(first, first + _COORDINATES[model.jnt_type[joint]])
+            data.qpos[place] = self._shown.qpos[place]
 
     def render(self, width: int = 224, height: int = 224) -> NDArray[np.uint8]:
         """Return what the camera sees now: (height, width, 3) uint8 RGB.

@@ -39,8 +39,8 @@ _CHANGED = (
     "geom_conaffinity",
 )  # fmt: skip
 
-#: N s/m and N m s/rad: with this damping nothing moves any more.
-_FROZEN = 1e9
+#: N s/m and N m s/rad: with this damping nothing that stands is moved any more.
+_FROZEN = 1e6
 
 
 def _colour(model: Any, rng: np.random.Generator, parts: Any) -> None:

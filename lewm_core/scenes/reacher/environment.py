@@ -33,8 +33,8 @@ class ReacherEnv(SceneEnvironment):
     ## Dynamics
 
     A control period is two physics steps of 0.02 s (Euler), as stable-worldmodel steps it. Both
-    joints are damped with 0.01 N m s/rad: at full torque a joint ends at 5 rad/s. The wrist has soft stops, the shoulder
-    none.
+    joints are damped with 0.01 N m s/rad: at full torque a joint ends at 5 rad/s. The wrist has
+    soft stops, the shoulder none.
 
     ## Observation space
 
