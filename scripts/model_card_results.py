@@ -2,7 +2,7 @@
 
     python scripts/model_card_results.py RESULTS CARD
 
-RESULTS is the folder that scripts/make_nano.sh push_t writes: ``eval-NAME.json`` with one or more
+RESULTS is the folder that scripts/make_nano.sh writes: ``eval-NAME.json`` with one or more
 checkpoints each, and ``check.json`` beside every checkpoint's folder. What stood under "Planning"
 in CARD is replaced.
 """
@@ -27,7 +27,7 @@ def main(results: Path, card: Path) -> None:
         if (results / f"eval-{name}.json").is_file()
     }
     if not records:
-        raise SystemExit(f"{results}: no eval-NAME.json; run scripts/make_nano.sh push_t")
+        raise SystemExit(f"{results}: no eval-NAME.json; run scripts/make_nano.sh")
     text = card.read_text().split(HEADING)[0].rstrip()
     lines = [text, "", HEADING, "", *_protocol(next(iter(records.values()))), ""]
     lines += [
