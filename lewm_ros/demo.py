@@ -15,9 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
-from lewm_core.data import Contract
+from lewm_core.data.contract import CONTRACT_FILE, Camera, Contract, save_contract
+from lewm_core.data.observation import render_cameras
 from lewm_core.errors import UserError
 from lewm_core.evaluation import closed_loop
 from lewm_core.evaluation.goals import StartGoal
@@ -94,8 +98,10 @@ def run_demo(arguments: argparse.Namespace) -> dict[str, Any]:
             scene_name=contract.name,
         )
         goals = [_from_rest(scene, goal) for goal in goals]
+        cameras = contract.select_cameras(model.config.inputs.cameras)
+        pictures = [_pictures(scene, goal, cameras) for goal in goals]
         started = time.monotonic()
-        traces = _drive(arguments, checkpoint, contract, goals)
+        traces = _drive(arguments, checkpoint, contract, goals, pictures)
         seconds = time.monotonic() - started
         results = {
             "planner": [
@@ -143,11 +149,20 @@ def _from_rest(scene: Any, goal: StartGoal) -> StartGoal:
     return dataclasses.replace(goal, start=scene.get_state())
 
 
+def _pictures(
+    scene: Any, goal: StartGoal, cameras: Sequence[Camera]
+) -> list[NDArray[np.uint8]]:
+    """Return what every camera of the model sees of a goal."""
+    scene.set_state(goal.goal)
+    return list(render_cameras(scene, cameras).values())
+
+
 def _drive(
     arguments: argparse.Namespace,
     checkpoint: Path,
     contract: Contract,
     goals: Sequence[StartGoal],
+    pictures: Sequence[Sequence[NDArray[np.uint8]]],
 ) -> list[GoalTrace]:
     """Run the nodes and pursue every goal over DDS."""
     from lewm_ros.dds import apply_profile
@@ -157,7 +172,14 @@ def _drive(
     apply_profile()
     logs = arguments.out / "logs"
     waiting = {"lock_step": arguments.lock_step}
-    scene_parameters = {"scene": contract.name, "seed": arguments.seed}
+    # The checkpoint's own, which may have more cameras than the scene's usual one.
+    contract_file = arguments.out / CONTRACT_FILE
+    save_contract(contract, contract_file)
+    scene_parameters = {
+        "scene": contract.name,
+        "contract": str(contract_file.resolve()),
+        "seed": arguments.seed,
+    }
     if arguments.lock_step:
         scene_parameters |= {
             **waiting,
@@ -188,11 +210,14 @@ def _drive(
             scene.require_running()
             planner.require_running()
 
-        return _pursue_all(contract, goals, check)
+        return _pursue_all(contract, goals, pictures, check)
 
 
 def _pursue_all(
-    contract: Contract, goals: Sequence[StartGoal], check: Callable[[], None]
+    contract: Contract,
+    goals: Sequence[StartGoal],
+    pictures: Sequence[Sequence[NDArray[np.uint8]]],
+    check: Callable[[], None],
 ) -> list[GoalTrace]:
     import rclpy
 
@@ -204,10 +229,10 @@ def _pursue_all(
         print("starting scene and planner", flush=True)
         runner.wait_ready(_READY_TIMEOUT_S, check)
         traces = []
-        for number, goal in enumerate(goals, start=1):
+        for number, (goal, seen) in enumerate(zip(goals, pictures, strict=True), start=1):
             trace = runner.pursue(
                 goal.start_truth,
-                goal.goal_picture,
+                seen,
                 timeout_s=BUDGET_STEPS * contract.control_period,
                 tolerance=0.0,
                 check=check,

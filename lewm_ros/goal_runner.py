@@ -6,7 +6,7 @@ Only topics, services and actions of the two nodes are used, as any other client
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,7 +121,7 @@ class GoalRunner(Node):
     def pursue(
         self,
         start: npt.NDArray[np.float64],
-        goal: Picture,
+        goal: Picture | Sequence[Picture],
         timeout_s: float,
         tolerance: float,
         check: Callable[[], None],
@@ -130,7 +130,8 @@ class GoalRunner(Node):
 
         Args:
             start: Ground truth of the scene, ``(S,)``.
-            goal: ``(H, W, 3)`` uint8 RGB of the camera's size.
+            goal: ``(H, W, 3)`` uint8 RGB of the camera's size; for a model of several cameras one
+                of each, in its order.
             timeout_s: For the goal, in ROS time.
             tolerance: Squared latent distance that counts as reached; 0: the planner's default.
             check: As in `wait_ready`.
@@ -147,7 +148,8 @@ class GoalRunner(Node):
             lambda: self._newest_picture_ns > reset_ns, 20.0, check, "a picture after the reset"
         )
         message = ReachGoal.Goal(tolerance=float(tolerance))
-        message.goals = [codecs.encode_image(goal)]
+        pictures = [goal] if isinstance(goal, np.ndarray) else goal
+        message.goals = [codecs.encode_image(picture) for picture in pictures]
         message.timeout = Duration(
             sec=int(timeout_s), nanosec=int(round((timeout_s - int(timeout_s)) * 1e9))
         )

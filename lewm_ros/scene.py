@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lewm_core.data import Contract, load_contract
+from lewm_core.data.contract import Camera
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import ConfigError, UserError
 from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
@@ -36,7 +37,7 @@ _RESET_GAPS = 1.5
 class SceneNode(Node):
     """Node ``scene``: a MuJoCo scene as a camera and a robot.
 
-    Publishes the contract's camera topic, its state topic at the control rate, ``/clock`` and
+    Publishes the contract's camera topics, its state topic at the control rate, ``/clock`` and
     ``/episode``; subscribes the contract's action topic and holds when commands are older than
     the contract's timeout; service ``~/reset``.
 
@@ -63,22 +64,25 @@ class SceneNode(Node):
         action = self._contract.action
         self._selectors = [FieldSelector.parse(field.selector) for field in action.fields]
         lower, upper, _, hold = self._contract.action_limits()
-        width, height = self._contract.camera.size
-        size = (parameters["image_width"] or width, parameters["image_height"] or height)
+        cameras = [_resized(camera, parameters) for camera in self._contract.cameras]
         seed = parameters["seed"]
         self._loop = SceneLoop(
             lambda: _make_physics(parameters["scene"]),
             self._timing,
             self,
-            size,
+            cameras,
             (lower, upper, hold),
             None if seed < 0 else seed,
             lambda error: end_node(1, error),
         )
         log_parameters(self)
-        if size != (width, height):
+        pictures = ", ".join(
+            f"{camera.topic} {camera.size[0]}x{camera.size[1]}" for camera in cameras
+        )
+        if cameras != list(self._contract.cameras):
+            width, height = self._contract.camera.size
             self.get_logger().warning(
-                f"pictures are {size[0]}x{size[1]}, the contract says {width}x{height}"
+                f"pictures are {pictures}, the contract says {width}x{height}"
             )
         self._loop.start()
         self.create_subscription(
@@ -86,8 +90,7 @@ class SceneNode(Node):
         )
         self.create_service(ResetScene, "~/reset", self._on_reset)
         self.get_logger().info(
-            f"scene {parameters['scene']} is running: {self._contract.camera.topic} "
-            f"{size[0]}x{size[1]}, commands on {action.topic}"
+            f"scene {parameters['scene']} is running: {pictures}, commands on {action.topic}"
         )
 
     def close(self) -> None:
@@ -101,14 +104,14 @@ class SceneNode(Node):
         if self._state_publisher is not None:
             self._state_publisher.publish(self._write_state(time_ns, truth))
 
-    def picture(self, time_ns: int, picture: np.ndarray) -> None:
-        """Publish a picture (H, W, 3) uint8 RGB."""
-        if self._filler is None:
-            frame = self._contract.camera.name
-            message = encode_compressed(picture, time_ns, frame)
+    def picture(self, time_ns: int, camera: Camera, picture: np.ndarray) -> None:
+        """Publish a picture (H, W, 3) uint8 RGB of a camera."""
+        filler = self._fillers[camera.name]
+        if filler is None:
+            message = encode_compressed(picture, time_ns, camera.name)
         else:
-            message = self._filler.fill(picture, time_ns)
-        self._camera_publisher.publish(message)
+            message = filler.fill(picture, time_ns)
+        self._camera_publishers[camera.name].publish(message)
 
     def clock(self, time_ns: int) -> None:
         """Publish the simulated time."""
@@ -124,7 +127,7 @@ class SceneNode(Node):
 
     def settle(self) -> None:
         """Wait until every reliable subscriber has what was published."""
-        for publisher in (self._camera_publisher, self._state_publisher):
+        for publisher in (*self._camera_publishers.values(), self._state_publisher):
             if publisher is not None and not publisher.wait_for_all_acked(_SETTLE_TIMEOUT):
                 self.get_logger().warning(
                     f"a subscriber of {publisher.topic_name} is too slow: it may lose messages",
@@ -138,14 +141,19 @@ class SceneNode(Node):
     # What comes in, in the executor's thread.
 
     def _make_publishers(self, parameters: dict[str, Any]) -> None:
-        camera = self._contract.camera
         profiles = {"reliable": qos.CAMERA_PUBLISHER, "sensor_data": qos.CAMERA_SENSOR_DATA}
-        camera_class = message_class(camera.message)
-        self._camera_publisher = self.create_publisher(
-            camera_class, camera.topic, profiles[parameters["camera_qos"]]
-        )
-        compressed = camera_class is CompressedImage
-        self._filler = None if compressed else ImageFiller(camera.name, parameters["encoding"])
+        self._camera_publishers, self._fillers = {}, {}
+        for camera in self._contract.cameras:
+            camera_class = message_class(camera.message)
+            self._camera_publishers[camera.name] = self.create_publisher(
+                camera_class, camera.topic, profiles[parameters["camera_qos"]]
+            )
+            # None: compressed.
+            self._fillers[camera.name] = (
+                None
+                if camera_class is CompressedImage
+                else ImageFiller(camera.name, parameters["encoding"])
+            )
         states = self._contract.states
         self._state_publisher = (
             self.create_publisher(message_class(states[0].message), states[0].topic, qos.STATE)
@@ -232,6 +240,14 @@ def _declare_parameters(node: Node) -> dict[str, Any]:
         name: declare(node, name, default, description, **limits)
         for name, default, description, limits in entries
     }
+
+
+def _resized(camera: Camera, parameters: dict[str, Any]) -> Camera:
+    """Return a camera with the size that the parameters ask for."""
+    width, height = camera.size
+    size = (parameters["image_width"] or width, parameters["image_height"] or height)
+    # The crop is for whoever reads the pictures.
+    return camera.model_copy(update={"size": size})
 
 
 def _timing(parameters: dict[str, Any], contract: Contract) -> SceneTiming:

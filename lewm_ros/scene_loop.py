@@ -22,6 +22,8 @@ from typing import Protocol
 
 import numpy as np
 
+from lewm_core.data.contract import Camera
+from lewm_core.data.observation import render_cameras
 from lewm_core.errors import ConfigError, UserError
 from lewm_core.scenes.registry import Scene
 
@@ -42,8 +44,8 @@ class SceneOutput(Protocol):
     def state(self, time_ns: int, truth: np.ndarray) -> None:
         """Take the ground truth (N,) of a control tick."""
 
-    def picture(self, time_ns: int, picture: np.ndarray) -> None:
-        """Take a picture (H, W, 3) uint8 RGB."""
+    def picture(self, time_ns: int, camera: Camera, picture: np.ndarray) -> None:
+        """Take a picture (H, W, 3) uint8 RGB of one of the cameras."""
 
     def clock(self, time_ns: int) -> None:
         """Take the simulated time."""
@@ -159,7 +161,7 @@ class SceneLoop:
         make_physics: Callable[[], Scene],
         timing: SceneTiming,
         output: SceneOutput,
-        picture_size: tuple[int, int],
+        cameras: Sequence[Camera],
         limits: tuple[np.ndarray, np.ndarray, Sequence[float | str]],
         seed: int | None,
         on_error: Callable[[Exception], None],
@@ -170,7 +172,7 @@ class SceneLoop:
             make_physics: Called in the loop's thread.
             timing: When things happen.
             output: Where results go.
-            picture_size: Width and height in pixels.
+            cameras: Of the contract; each gives a picture of its size, all at the same times.
             limits: Lower (A,), upper (A,) and hold values of the action.
             seed: Of the first reset; None draws one.
             on_error: Called when the loop ends by an error.
@@ -179,7 +181,7 @@ class SceneLoop:
         self._make_physics = make_physics
         self._timing = timing
         self._output = output
-        self._width, self._height = picture_size
+        self._cameras = cameras
         self._lower, self._upper, self._hold = limits
         self._first = ResetRequest(seed=seed)
         self._on_error = on_error
@@ -198,7 +200,9 @@ class SceneLoop:
         self._late_warned = False
         self._unpaced = timing.lock_step or not 0.0 < timing.real_time_factor <= 1.0
         self._ticks = 0
-        pictures = _BYTES_ON_THE_WAY // (3 * self._width * self._height)
+        pictures = _BYTES_ON_THE_WAY // sum(
+            3 * camera.size[0] * camera.size[1] for camera in cameras
+        )
         self._settle_every = max(1, min(pictures, _TICKS_ON_THE_WAY))
         self.held_steps = 0
 
@@ -351,7 +355,9 @@ class SceneLoop:
     def _picture_if_due(self) -> None:
         if self._time_ns < self._next_picture_ns:
             return
-        self._output.picture(self._time_ns, self._physics.render(self._width, self._height))
+        pictures = render_cameras(self._physics, self._cameras)
+        for camera in self._cameras:
+            self._output.picture(self._time_ns, camera, pictures[camera.name])
         # From the due time, not from now: the rate does not drift when the period is not a whole
         # number of physics steps.
         missed = (self._time_ns - self._next_picture_ns) // self._timing.picture_period_ns

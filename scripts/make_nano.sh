@@ -9,15 +9,20 @@
 # EPISODES  of the expert         STEPS    of the first stage
 # PRACTICE  the planner's episodes in each of two rounds; 0: no practice
 # SEEDS     training seeds        GOALS    for each evaluation
+# LATER     settings of the stages after the first, without practice
 # FIRST_OVERRIDES TRAIN_OVERRIDES  settings of the first run of a seed, and of every run
 # SHIP=checkpoints/SCENE-nano      where the first seed's checkpoint goes; empty: nowhere
 set -euo pipefail
+later="refinement.steps=2000 proposal.steps=2000"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scene=${1:-}
 case $scene in
   push_t) episodes=12000 steps=10000 practice=1500 seeds="0 1 2" ;;
   two_room) episodes=2000 steps=3000 practice=0 seeds="0" ;;
-  reacher) episodes=2000 steps=3000 practice=0 seeds="0" ;;
+  reacher)
+    episodes=2000 steps=8000 practice=0 seeds="0"
+    later="refinement.steps=4000 proposal.steps=3000"
+    ;;
   "") echo "usage: scripts/make_nano.sh SCENE [OUT]" >&2; exit 2 ;;
   *) episodes=4000 steps=10000 practice=0 seeds="0" ;;
 esac
@@ -70,8 +75,7 @@ for seed in ${SEEDS:-$seeds}; do
     train "$name" "$seed" --refine "$name-second/checkpoint" \
       --data "$out/$scene" "$name-practice1" "$name-practice2" refinement.steps=4000
   else
-    train "$name" "$seed" "${first[@]}" refinement.steps=2000 proposal.steps=2000 \
-      ${FIRST_OVERRIDES:-}
+    train "$name" "$seed" "${first[@]}" ${LATER:-$later} ${FIRST_OVERRIDES:-}
   fi
   run check "$name/checkpoint" --data "$out/$scene" --json "$name/check.json"
 done

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from numpy.random import SeedSequence
 
-from lewm_core.data.contract import load_contract
+from lewm_core.data.contract import Contract, load_contract
 
 #: Unfinished episodes lie in here, hidden from everything that looks for bags.
 PARTIAL = ".partial"
@@ -40,6 +40,7 @@ class CollectionJob:
         checkpoint: Whose planner drives, for ``practice``.
         planner: Its preset; None: the fastest it has.
         vary: Variations of the scene, drawn for every episode.
+        contract: Name or file of the contract; None: the scene's own.
     """
 
     scene: str
@@ -51,6 +52,11 @@ class CollectionJob:
     checkpoint: Path | None = None
     planner: str | None = None
     vary: tuple[str, ...] = ()
+    contract: str | Path | None = None
+
+    def load_contract(self) -> Contract:
+        """Return the contract that episodes are recorded under."""
+        return load_contract(self.contract or self.scene)
 
     def episode_name(self, index: int) -> str:
         """The name decides by its hash whether an episode is held out, so it never repeats."""
@@ -148,7 +154,7 @@ def _drive(job: CollectionJob) -> _Collector:
 
     scene = make_scene(job.scene, seed=0, vary=job.vary)
     driver = random_driver(scene) if job.policy == "random" else None
-    return EpisodeCollector(job.scene, load_contract(job.scene), scene=scene, driver=driver)
+    return EpisodeCollector(job.scene, job.load_contract(), scene=scene, driver=driver)
 
 
 def _practice(job: CollectionJob) -> _Collector:
@@ -163,7 +169,7 @@ def _practice(job: CollectionJob) -> _Collector:
     torch.set_num_threads(1)
     assert job.checkpoint is not None
     model = lewm_core.load(job.checkpoint)
-    return PracticeCollector(job.scene, load_contract(job.scene), model, job.planner, job.vary)
+    return PracticeCollector(job.scene, job.load_contract(), model, job.planner, job.vary)
 
 
 _worker: _Worker | None = None

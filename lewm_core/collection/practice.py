@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lewm_core.collection.recording import EpisodeRecorder, check_scene_contract
 from lewm_core.data.contract import Contract, require_contract
-from lewm_core.data.images import prepare_picture
+from lewm_core.data.observation import Observation, ObservationLayout
 from lewm_core.errors import UserError
 from lewm_core.model.world_model import WorldModel
 from lewm_core.planning import load_planner_config, make_solver, planner_for
@@ -55,7 +55,7 @@ class _Episode:
     steps_left: int = 0
     noise: float = 0.0
     goal: Tensor | None = None
-    fresh_goal: NDArray[np.uint8] | None = None
+    fresh_goal: Observation | None = None
     states: list[Tensor] = field(default_factory=list)
     blocks: list[Tensor] = field(default_factory=list)
 
@@ -93,6 +93,8 @@ class PracticeCollector:
         self._scene: Scene = make_scene(name, seed=0, vary=vary)
         self._expert: Expert = make_expert(name, seed=0)
         check_scene_contract(self._scene, name, contract)
+        config = model.config
+        self._layout = ObservationLayout.of(contract, config.inputs, config.image_size)
         preset: str | Path | None = planner
         if preset is None:
             preset = "proposal" if model.proposal is not None else planner_for(model)
@@ -156,22 +158,31 @@ class PracticeCollector:
 
     def _see(self, episodes: Sequence[_Episode]) -> None:
         """Begin a block: give out goals where it is time, look, and encode both."""
-        pictures = []
+        seen = []
         for episode in episodes:
             if episode.steps_left <= 0:
                 self._choose_goal(episode)
             self._scene.set_state(episode.full)
-            picture = episode.recorder.observe(episode.truth)
-            assert picture is not None
-            pictures.append(self._prepare(picture))
+            pictures = episode.recorder.observe(episode.truth)
+            assert pictures is not None
+            state = dict(zip(self._scene.state_names, episode.truth.tolist(), strict=True))
+            seen.append(self._layout.observe(pictures, state))
         new_goals = [episode for episode in episodes if episode.fresh_goal is not None]
-        pictures += [self._prepare(episode.fresh_goal) for episode in new_goals]
-        with torch.inference_mode():
-            z = self._model.encode(torch.from_numpy(np.stack(pictures))[None])[0]
+        seen += [episode.fresh_goal for episode in new_goals]
+        z = self._encode(seen)
         for episode, state in zip(episodes, z, strict=False):
             episode.states = [*episode.states, state][-self._model.history :]
         for episode, goal in zip(new_goals, z[len(episodes) :], strict=True):
-            episode.goal, episode.fresh_goal = goal, None
+            episode.goal, episode.fresh_goal = goal[: self._model.embedding_dim], None
+
+    def _encode(self, seen: Sequence[Observation]) -> Tensor:
+        """``n`` observations to ``(n, D)``, in one call."""
+        pictures = torch.from_numpy(np.stack([one.picture for one in seen]))
+        states = None
+        if self._layout.state_names:
+            states = torch.from_numpy(np.stack([one.state for one in seen]))[None]
+        with torch.inference_mode():
+            return self._model.encode(pictures[None], states)[0]
 
     def _choose_goal(self, episode: _Episode) -> None:
         """Let the expert go ahead, look, and forget that it did."""
@@ -183,13 +194,9 @@ class PracticeCollector:
         truth = episode.truth
         for _ in range(ahead):
             truth = self._scene.step_control(self._expert.act(truth))
-        episode.fresh_goal = self._scene.render(*self._contract.camera.size)
+        episode.fresh_goal = self._layout.look(self._scene)
         episode.steps_left = _TIME_FACTOR * ahead
         episode.noise = _NOISE * float(rng.integers(2))
-
-    def _prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        size = self._model.config.image_size
-        return prepare_picture(picture, self._contract.camera.crop, size)
 
     def _plan(self, episodes: Sequence[_Episode]) -> NDArray[np.float64]:
         """Return the next block of every episode ``(B, F, A)``, in the contract's units."""

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm_core.data.bags import BagWriter
-from lewm_core.data.contract import Contract
+from lewm_core.data.contract import Camera, Contract
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.messages import make_message
+from lewm_core.data.observation import render_cameras
 from lewm_core.errors import ContractError
 from lewm_core.scenes.registry import Expert, Scene, make_expert, make_scene
 
@@ -37,9 +38,9 @@ class EpisodeRecorder:
 
     Args:
         path: Folder of the bag, made new.
-        scene: Whose camera is looked through when a picture is due.
+        scene: Whose cameras are looked through when a picture is due.
         contract: Of the scene, see `check_scene_contract`.
-        picture_every: Control steps from picture to picture, P.
+        picture_every: Control steps from picture to picture of each camera, P.
         seeds: Told in the bag's custom data.
 
     Raises:
@@ -74,12 +75,7 @@ class EpisodeRecorder:
                 for field in state.fields
             ]
             self._states.append((state.topic, message, selectors))
-        camera = contract.camera
-        width, height = camera.size
-        self._image = make_message(camera.message)
-        self._image.header.frame_id = camera.name
-        self._image.encoding = "rgb8"
-        self._image.width, self._image.height, self._image.step = width, height, 3 * width
+        self._images = [(camera, _empty_image(camera)) for camera in contract.cameras]
         # The bag is complete or thrown away, so nothing need reach the disk before its end; and
         # without a clock the same seed gives the same bytes.
         self._writer = BagWriter(
@@ -97,11 +93,11 @@ class EpisodeRecorder:
     def __exit__(self, *exception: Any) -> None:
         self._writer.__exit__(*exception)
 
-    def observe(self, state: NDArray) -> NDArray[np.uint8] | None:
-        """Write the ground truth ``(N,)`` of this tick, and the picture where one is due.
+    def observe(self, state: NDArray) -> dict[str, NDArray[np.uint8]] | None:
+        """Write the ground truth ``(N,)`` of this tick, and the cameras' pictures where due.
 
         Returns:
-            The picture ``(H, W, 3)`` uint8 RGB, or None.
+            Camera's name to its picture ``(H, W, 3)`` uint8 RGB; None where none is due.
         """
         stamp_ns = START_NS + self._tick * self._period_ns
         for topic, message, selectors in self._states:
@@ -111,13 +107,13 @@ class EpisodeRecorder:
             self._writer.write(topic, stamp_ns, message)
         if self._tick % self._picture_every:
             return None
-        image = self._image
-        picture = self._scene.render(image.width, image.height)
-        image.data = picture.reshape(-1)
-        _stamp(image, stamp_ns)
-        self._writer.write(self._contract.camera.topic, stamp_ns, image)
+        pictures = render_cameras(self._scene, self._contract.cameras)
+        for camera, image in self._images:
+            image.data = pictures[camera.name].reshape(-1)
+            _stamp(image, stamp_ns)
+            self._writer.write(camera.topic, stamp_ns, image)
         self.pictures += 1
-        return picture
+        return pictures
 
     def command(self, action: NDArray) -> None:
         """Write the command ``(A,)`` that is in force from this tick to the next one."""
@@ -169,7 +165,7 @@ class EpisodeCollector:
             seed: Of the scene's reset and its driver; decides the episode.
 
         Returns:
-            The number of pictures.
+            The number of pictures of each camera.
 
         Raises:
             BagError: ``path`` exists already.
@@ -215,8 +211,16 @@ def check_scene_contract(scene: Scene, name: str, contract: Contract) -> None:
         raise ContractError(
             f"{where}: control_rate is {contract.control_rate:g} Hz, the scene's is {rate:g}"
         )
-    if len(contract.cameras) != 1 or contract.camera.message != "sensor_msgs/msg/Image":
-        raise ContractError(f"{where}: cameras must be one, of sensor_msgs/msg/Image")
+    for camera in contract.cameras:
+        if camera.message != "sensor_msgs/msg/Image":
+            raise ContractError(
+                f"{where}: camera {camera.name!r} must be of sensor_msgs/msg/Image"
+            )
+        if len(contract.cameras) > 1 and camera.name not in scene.cameras:
+            raise ContractError(
+                f"{where}: there is no camera {camera.name!r}; the scene has "
+                + ", ".join(scene.cameras)
+            )
     if len(contract.action.fields) != len(scene.action_lower):
         raise ContractError(
             f"{where}: action.fields has {len(contract.action.fields)} entries, the scene takes "
@@ -228,6 +232,15 @@ def check_scene_contract(scene: Scene, name: str, contract: Contract) -> None:
                 f"{where}: states field {field_name!r} is unknown; the scene has "
                 + ", ".join(scene.state_names)
             )
+
+
+def _empty_image(camera: Camera) -> Any:
+    image = make_message(camera.message)
+    image.header.frame_id = camera.name
+    image.encoding = "rgb8"
+    image.width, image.height = camera.size
+    image.step = 3 * image.width
+    return image
 
 
 def _stamp(message: Any, stamp_ns: int) -> None:

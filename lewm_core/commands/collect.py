@@ -57,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "size, friction, mass (default: none)",
     )
     parser.add_argument(
+        "--contract",
+        metavar="NAME|FILE",
+        help="contract to record under, such as one with more cameras (default: the scene's own)",
+    )
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     parser.add_argument(
@@ -81,6 +86,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     from lewm_core.collection.jobs import PARTIAL, CollectionJob, run_job
     from lewm_core.collection.recording import check_scene_contract
     from lewm_core.data.contract import CONTRACT_FILE, load_contract, save_contract
+    from lewm_core.data.observation import render_cameras
     from lewm_core.paths import checkpoint_path
     from lewm_core.scenes import make_scene
     from lewm_core.scenes.variations import check_variations
@@ -94,9 +100,9 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
     # Before anything is written: does the scene exist, can it be drawn, does its contract fit?
     vary = check_variations(filter(None, options.vary.split(",")))
     scene = make_scene(options.scene, seed=0, vary=vary)
-    contract = load_contract(options.scene)
+    contract = load_contract(options.contract or options.scene)
     check_scene_contract(scene, options.scene, contract)
-    scene.render(*contract.camera.size)
+    render_cameras(scene, contract.cameras)
     scene.close()
     checkpoint = None
     if options.policy not in _POLICIES:
@@ -119,6 +125,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         checkpoint,
         options.planner,
         vary,
+        options.contract,
     )
     wanted = job.missing(options.episodes)
     kept = options.episodes - len(wanted)
@@ -146,6 +153,7 @@ def _collect(options: argparse.Namespace) -> dict[str, Any]:
         "policy": options.policy if checkpoint is None else checkpoint.resolve().name,
         "planner": options.planner,
         "vary": ",".join(vary),
+        "contract": options.contract,
         "episodes": done,
         "episodes_kept": kept,
         "episodes_wanted": options.episodes,
@@ -238,6 +246,7 @@ def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:
                 + ("" if result["policy"] == "expert" else f" --policy {result['policy']}")
                 + ("" if result["planner"] is None else f" --planner {result['planner']}")
                 + (f" --vary {result['vary']}" if result["vary"] else "")
+                + (f" --contract {Path(result['contract']).name}" if result["contract"] else "")
             ),
             **{key: result[key] for key in kept},
             "versions": {

@@ -4,6 +4,10 @@ An episode's grid begins at its first picture: ``t_k = t_0 + k / control_rate``.
 to the nearest tick, if it is within half a control period of it. The action of tick k is what was
 commanded during ``[t_k, t_k+1)``. A silence of the camera longer than the contract's ``max_gap``
 ends an episode; the next one gets a grid of its own.
+
+Of several cameras the first one makes the grid. Each other one gives every tick its nearest
+picture, within half a control period as well; a tick at which one of them has none counts as one
+without a picture.
 """
 
 from __future__ import annotations
@@ -46,18 +50,20 @@ class EpisodeStreams:
     Attributes:
         name: Of the episode.
         path: Of the bag.
-        picture_stamps_ns: ``(P,)`` int64 ns, in the order of receipt, by the camera's clock.
+        picture_stamps_ns: One per camera of the contract, ``(P,)`` int64 ns, in the order of
+            receipt, by the camera's clock.
         actions: Commands; ``(M, A)``.
         states: One per state topic of the contract.
-        pictures: The serialised picture messages in the order of receipt, where they were kept.
+        pictures: One per camera: the serialised picture messages in the order of receipt; None
+            where they were not kept.
     """
 
     name: str
     path: str
-    picture_stamps_ns: np.ndarray
+    picture_stamps_ns: list[np.ndarray]
     actions: Signal
     states: list[Signal]
-    pictures: list[RawMessage] | None = field(default=None, repr=False)
+    pictures: list[list[RawMessage]] | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -68,11 +74,12 @@ class AlignedEpisode:
         name: Of the bag; pieces after a gap are called ``NAME+1``, ``NAME+2``, ...
         path: Of the bag.
         start_ns: Stamp of tick 0.
-        frame_index: ``(K,)`` int32; number of the picture in the bag, in the order of receipt;
-            -1 where there is none.
+        frame_index: ``(K,)`` int32; number of the first camera's picture in the bag, in the order
+            of receipt; -1 where there is none, or none of another camera.
         actions: ``(K, A)`` float32, in the contract's units; NaN where not valid.
         action_valid: ``(K,)`` bool; a command was in force.
         states: ``(K, S)`` float32; NaN where none was recorded.
+        further_index: ``(K, C - 1)`` int32; numbers of the other cameras' pictures, likewise.
     """
 
     name: str
@@ -82,6 +89,7 @@ class AlignedEpisode:
     actions: np.ndarray
     action_valid: np.ndarray
     states: np.ndarray
+    further_index: np.ndarray
 
     @property
     def number_of_ticks(self) -> int:
@@ -107,7 +115,7 @@ def read_streams(reader: BagReader, contract: Contract, keep_bytes: int = 0) -> 
 
     Args:
         reader: Of the bag.
-        contract: Says which topics, fields and clocks.
+        contract: Says which topics, fields and clocks; all its cameras are read.
         keep_bytes: Keep the picture messages if all of them together are not larger.
 
     Raises:
@@ -118,30 +126,33 @@ def read_streams(reader: BagReader, contract: Contract, keep_bytes: int = 0) -> 
         entry.topic: _Collector(reader, entry, entry.fields)
         for entry in (contract.action, *contract.states)
     }
-    camera = contract.camera
-    stamps: list[int] = []
-    pictures: list[RawMessage] | None = [] if keep_bytes > 0 else None
+    cameras = {camera.topic: camera for camera in contract.cameras}
+    stamps: dict[str, list[int]] = {topic: [] for topic in cameras}
+    pictures: dict[str, list[RawMessage]] | None = None
+    if keep_bytes > 0:
+        pictures = {topic: [] for topic in cameras}
     kept = 0
-    for message in reader.raw([camera.topic, *collectors]):
-        if message.topic != camera.topic:
+    for message in reader.raw([*cameras, *collectors]):
+        if message.topic not in cameras:
             collectors[message.topic].add(message)
             continue
-        stamps.append(_stamp_ns(reader, message, camera.clock))
+        stamps[message.topic].append(_stamp_ns(reader, message, cameras[message.topic].clock))
         if pictures is not None:
             kept += len(message.data)
             if kept <= keep_bytes:
-                pictures.append(message)
+                pictures[message.topic].append(message)
             else:
                 pictures = None
-    picture_stamps_ns = np.array(stamps, dtype=np.int64)
-    _check_stamps(reader, camera.topic, camera.clock, picture_stamps_ns, contract.max_gap)
+    picture_stamps_ns = [np.array(stamps[topic], dtype=np.int64) for topic in cameras]
+    for camera, stamps_ns in zip(contract.cameras, picture_stamps_ns, strict=True):
+        _check_stamps(reader, camera.topic, camera.clock, stamps_ns, contract.max_gap)
     return EpisodeStreams(
         reader.name,
         str(reader.path),
         picture_stamps_ns,
         collectors[contract.action.topic].signal(contract.max_gap),
         [collectors[state.topic].signal(contract.max_gap) for state in contract.states],
-        pictures,
+        None if pictures is None else list(pictures.values()),
     )
 
 
@@ -152,8 +163,9 @@ def align_streams(streams: EpisodeStreams, contract: Contract) -> list[AlignedEp
         BagError: Pictures come more rarely than ``max_gap``, or commands and pictures do not
             overlap in time.
     """
-    order = np.argsort(streams.picture_stamps_ns, kind="stable")
-    stamps_ns = streams.picture_stamps_ns[order]
+    first_ns = streams.picture_stamps_ns[0]
+    order = np.argsort(first_ns, kind="stable")
+    stamps_ns = first_ns[order]
     gap_ns = _to_ns(contract.max_gap)
     intervals = np.diff(stamps_ns)
     if len(intervals) and np.median(intervals) > gap_ns:
@@ -208,30 +220,49 @@ def _align_piece(
     states = [
         _newest(signal, ticks_ns, _to_ns(contract.max_gap))[0] for signal in streams.states
     ]
+    frame_index = _nearest_pictures(stamps_ns, numbers, ticks_ns, period_ns)
+    further = [
+        _nearest_pictures(further_ns[order], order, ticks_ns, period_ns, once=False)
+        for further_ns in streams.picture_stamps_ns[1:]
+        for order in (np.argsort(further_ns, kind="stable"),)
+    ]
+    further_index = np.stack([np.zeros_like(frame_index), *further], axis=1)[:, 1:]
+    complete = (frame_index >= 0) & (further_index >= 0).all(axis=1)
     return AlignedEpisode(
         name,
         streams.path,
         start_ns,
-        _nearest_pictures(stamps_ns, numbers, ticks_ns, period_ns),
+        np.where(complete, frame_index, -1).astype(np.int32),
         actions.astype(np.float32),
         valid,
         np.concatenate(states, axis=1).astype(np.float32)
         if states
         else np.zeros((len(ticks_ns), 0), np.float32),
+        np.where(complete[:, None], further_index, -1).astype(np.int32),
     )
 
 
 def _nearest_pictures(
-    stamps_ns: np.ndarray, numbers: np.ndarray, ticks_ns: np.ndarray, period_ns: float
+    stamps_ns: np.ndarray,
+    numbers: np.ndarray,
+    ticks_ns: np.ndarray,
+    period_ns: float,
+    once: bool = True,
 ) -> np.ndarray:
-    """Return ``(K,)`` int32 numbers of the pictures nearest to the ticks, -1 where too far."""
+    """Return ``(K,)`` int32 numbers of the pictures nearest to the ticks, -1 where too far.
+
+    With ``once`` no picture is given to two ticks.
+    """
+    if not len(stamps_ns):
+        return np.full(len(ticks_ns), -1, np.int32)
     after = np.clip(np.searchsorted(stamps_ns, ticks_ns), 0, len(stamps_ns) - 1)
     before = np.maximum(after - 1, 0)
     use_before = np.abs(ticks_ns - stamps_ns[before]) <= np.abs(ticks_ns - stamps_ns[after])
     nearest = np.where(use_before, before, after)
     near = np.abs(ticks_ns - stamps_ns[nearest]) <= period_ns / 2
-    # A picture exactly between two ticks belongs to the earlier one only.
-    near[1:] &= ~(near[:-1] & (nearest[1:] == nearest[:-1]))
+    if once:
+        # A picture exactly between two ticks belongs to the earlier one only.
+        near[1:] &= ~(near[:-1] & (nearest[1:] == nearest[:-1]))
     return np.where(near, numbers[nearest], -1).astype(np.int32)
 
 

@@ -159,7 +159,7 @@ def require_topics(
     Raises:
         BagError: Names the missing topics and those that are there.
     """
-    needed = [contract.camera.topic, contract.action.topic]
+    needed = [*(camera.topic for camera in contract.cameras), contract.action.topic]
     missing = [topic for topic in needed if not counts.get(topic)]
     if missing:
         there = ", ".join(f"{topic} ({count})" for topic, count in counts.items())

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ def build_cache(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    *,
+    cameras: Sequence[str] = (),
 ) -> FrameCache:
     """Return the frame cache of some bags; build it unless the same was built before.
 
@@ -73,16 +75,20 @@ def build_cache(
         cache_dir: Where caches are kept; default: `default_cache_dir`.
         progress: Called with (done, all) bags.
         workers: Processes; default: one per core, none extra for a handful of bags.
+        cameras: Names of those whose pictures are wanted, in this order; none: the contract's
+            first.
 
     Raises:
         BagError: No bags, bags without the contract's topics, damaged ones only.
-        ContractError: The bags lie in a dataset of another contract; differing keys are named.
+        ContractError: The bags lie in a dataset of another contract, differing keys are named; or
+            the contract has no such camera.
         ImageError: A picture cannot be decoded, or has another size than the contract says.
         UserError: The disk has no room.
     """
     groups = _group_bags([paths] if isinstance(paths, str | Path) else list(paths))
     for bags in groups:
         check_recorded_contracts(bags, contract)
+    contract = contract.seen_through(cameras)
     folder = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     folder.mkdir(parents=True, exist_ok=True)
     caches: list[FrameCache] = []
@@ -204,11 +210,12 @@ def _build(
         shutil.rmtree(stale, ignore_errors=True)
     survey = survey_bags(bags, contract)
     rows = sum(entry.pictures for entry in survey)
-    _check_room(target.parent, rows * 3 * image_size * image_size)
+    channels = 3 * len(contract.cameras)
+    _check_room(target.parent, rows * channels * image_size * image_size)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         frames = np.lib.format.open_memmap(
-            scratch / _FRAMES, "w+", np.uint8, (rows, 3, image_size, image_size)
+            scratch / _FRAMES, "w+", np.uint8, (rows, channels, image_size, image_size)
         )
         del frames
         pieces = read_bags(survey, contract, image_size, scratch / _FRAMES, progress, workers)

@@ -10,7 +10,7 @@ import numpy as np
 
 from lewm_core.data.alignment import AlignedEpisode, EpisodeStreams, align_streams, read_streams
 from lewm_core.data.bags import BagReader, DamagedBagError, RawMessage
-from lewm_core.data.contract import Contract
+from lewm_core.data.contract import Camera, Contract
 from lewm_core.data.images import decode_message, prepare_picture
 from lewm_core.errors import BagError, ImageError
 
@@ -24,7 +24,7 @@ class SurveyedBag:
 
     Attributes:
         path: Of the bag.
-        pictures: How many pictures it has.
+        pictures: How many pictures it has of the first camera.
         row: First row of the frames that is set aside for it.
     """
 
@@ -70,6 +70,8 @@ def read_bag(
 ) -> Piece:
     """Align one bag, and decode the pictures that are used into their rows.
 
+    A row holds one picture of every camera of the contract.
+
     Raises:
         BagError: The bag cannot be aligned.
         ImageError: A picture cannot be decoded, or has another size than the contract says.
@@ -78,18 +80,22 @@ def read_bag(
         streams = read_streams(reader, contract, _KEEP_BYTES)
         episodes = align_streams(streams, contract)
         numbers = np.concatenate([episode.frame_index for episode in episodes])
-        wanted = np.unique(numbers[numbers >= 0])
+        further = np.concatenate([episode.further_index for episode in episodes])
+        further = further[numbers >= 0]
+        wanted, ticks = np.unique(numbers[numbers >= 0], return_index=True)
         if len(wanted) > entry.pictures:
             raise BagError(
                 f"{entry.path}: metadata.yaml tells of {entry.pictures} pictures, but there are "
                 "more; delete that file, the bag is read without it"
             )
         frames = np.load(frames_path, mmap_mode="r+", allow_pickle=False)
-        row = entry.row
-        for message in _messages(reader, streams, contract.camera.topic, wanted):
-            frames[row] = _picture(reader, message, contract, image_size)
-            row += 1
-    row_of = np.full(len(streams.picture_stamps_ns) + 1, -1, dtype=np.int32)
+        for index, camera in enumerate(contract.cameras):
+            chosen = wanted if index == 0 else further[ticks, index - 1]
+            channels = slice(3 * index, 3 * index + 3)
+            for number, message in _messages(reader, streams, contract, index, chosen):
+                picture = _picture(reader, message, camera, image_size)
+                frames[entry.row + np.flatnonzero(chosen == number), channels] = picture
+    row_of = np.full(len(streams.picture_stamps_ns[0]) + 1, -1, dtype=np.int32)
     row_of[wanted] = np.arange(len(wanted), dtype=np.int32)
     for episode in episodes:
         # -1, no picture, reads the last entry, which is -1.
@@ -98,23 +104,28 @@ def read_bag(
 
 
 def _messages(
-    reader: BagReader, streams: EpisodeStreams, topic: str, wanted: np.ndarray
-) -> Iterator[RawMessage]:
-    """Yield the picture messages whose numbers are wanted; from memory where they were kept."""
+    reader: BagReader,
+    streams: EpisodeStreams,
+    contract: Contract,
+    camera: int,
+    wanted: np.ndarray,
+) -> Iterator[tuple[int, RawMessage]]:
+    """Yield the wanted picture messages of a camera with their numbers, each once; from memory
+    where they were kept."""
+    chosen = sorted(set(wanted.tolist()))
     if streams.pictures is not None:
-        yield from (streams.pictures[number] for number in wanted)
+        yield from ((number, streams.pictures[camera][number]) for number in chosen)
         return
-    chosen = set(wanted.tolist())
-    for number, message in enumerate(reader.raw([topic])):
-        if number in chosen:
-            yield message
+    left = set(chosen)
+    for number, message in enumerate(reader.raw([contract.cameras[camera].topic])):
+        if number in left:
+            yield number, message
 
 
 def _picture(
-    reader: BagReader, message: RawMessage, contract: Contract, image_size: int
+    reader: BagReader, message: RawMessage, camera: Camera, image_size: int
 ) -> np.ndarray:
     """Return one picture as the model sees it, ``(3, S, S)`` uint8."""
-    camera = contract.camera
     try:
         picture = decode_message(reader.decode(message.type_name, message.data))
         height, width = picture.shape[:2]

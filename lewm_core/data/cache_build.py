@@ -60,7 +60,7 @@ def read_bags(
         survey: The bags and the rows set aside for them.
         contract: Which topics.
         image_size: S, px.
-        frames_path: ``(N, 3, S, S)`` uint8.
+        frames_path: ``(N, 3 C, S, S)`` uint8.
         progress: Called with (done, all) bags.
         workers: Processes; default: one per core, none extra for a handful of bags.
 

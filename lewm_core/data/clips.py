@@ -7,7 +7,7 @@ block t of a clip is executed from picture t to picture t+1 (arXiv 2603.19312: f
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +28,18 @@ class Clips:
     """A batch of clips.
 
     Attributes:
-        frames: ``(B, T, 3, S, S)`` uint8 RGB; where the sampler's pictures are.
+        frames: ``(B, T, 3 C, S, S)`` uint8 RGB; where the sampler's pictures are.
         actions: ``(B, T, F, A)`` float32, in the contract's units; block t leads from frame t to
             t+1. In the last block, actions that were not recorded are NaN.
         states: ``(B, T, S)`` float32 at the frames; NaN where none was recorded.
+        inputs: ``(B, T, P)`` float32, those columns of the states that the model is given; None if
+            it is given pictures only.
     """
 
     frames: Tensor
     actions: Tensor
     states: Tensor
+    inputs: Tensor | None = None
 
 
 class ClipSampler:
@@ -60,6 +63,7 @@ class ClipSampler:
         batch_size: int,
         seed: int,
         pictures: Tensor | None = None,
+        inputs: Sequence[str] = (),
     ) -> None:
         """Find the clips.
 
@@ -70,8 +74,9 @@ class ClipSampler:
             frame_skip: F, control ticks from picture to picture.
             batch_size: B.
             seed: Of the order.
-            pictures: ``(N, 3, S, S)`` uint8, the cache's pictures on a GPU; clips are gathered
+            pictures: ``(N, 3 C, S, S)`` uint8, the cache's pictures on a GPU; clips are gathered
                 there then. None: from the cache.
+            inputs: Names of the P state fields that the model is given.
 
         Raises:
             BagError: No episode has a clip, or an episode is unknown; the message says why.
@@ -84,6 +89,7 @@ class ClipSampler:
         self.batch_size = batch_size
         self.seed = seed
         self._pictures = pictures
+        self._inputs = [cache.state_names.index(name) for name in inputs]
         self._ticks = cache.ticks_of(episodes)
         chosen = set(episodes)
         entries = [entry for entry in cache.episodes if entry.name in chosen]
@@ -122,14 +128,16 @@ class ClipSampler:
         blocks = np.where(inside, blocks, starts[:, None, None])
         actions = cache.actions[blocks].astype(np.float32)
         actions[~(inside & cache.action_valid[blocks])] = np.nan
+        states = cache.states[ticks].astype(np.float32)
         return Clips(
             self._gather(rows),
             torch.from_numpy(actions),
-            torch.from_numpy(cache.states[ticks].astype(np.float32)),
+            torch.from_numpy(states),
+            torch.from_numpy(states[..., self._inputs]) if self._inputs else None,
         )
 
     def _gather(self, rows: np.ndarray) -> Tensor:
-        """Return the pictures of rows ``(B, T)`` as ``(B, T, 3, S, S)``."""
+        """Return the pictures of rows ``(B, T)`` as ``(B, T, 3 C, S, S)``."""
         if self._pictures is None:
             return torch.from_numpy(np.asarray(self.cache.frames[rows]))
         return self._pictures[torch.from_numpy(rows.astype(np.int64)).to(self._pictures.device)]
@@ -163,6 +171,27 @@ class ClipSampler:
             actions.mean(axis=0).astype(np.float32),
             np.maximum(deviation, smallest).astype(np.float32),
         )
+
+    def input_statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean ``(P,)`` and standard deviation ``(P,)`` of the model's inputs, float32.
+
+        A field that never changes has a deviation of 1, so that it is 0 afterwards.
+
+        Raises:
+            BagError: A field was never recorded in these episodes.
+        """
+        values = self.cache.states[self._ticks][:, self._inputs].astype(np.float64)
+        for column, index in enumerate(self._inputs):
+            if not np.isfinite(values[:, column]).any():
+                raise BagError(
+                    f"state field {self.cache.state_names[index]!r} was recorded in no episode, "
+                    "but the model is to be given it; leave it out of model.inputs.state"
+                )
+        if not self._inputs:
+            return np.zeros(0, np.float32), np.ones(0, np.float32)
+        mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        constant = deviation <= _SMALLEST_DEVIATION * np.abs(mean)
+        return mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32)
 
     def _choice(self, step: int) -> np.ndarray:
         """Return which clips ``(B,)`` the batch of a step has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,11 +133,20 @@ class ActionField(_Strict):
 
 
 class StateField(_Strict):
-    """One number of the scene's or robot's state; read by probes, never by the model."""
+    """One number of the scene's or robot's state; read by probes.
+
+    Attributes:
+        name: What the project calls it.
+        selector: Where it is in the message, such as ``position[0]``.
+        unit: SI, as REP-103 has it.
+        proprioceptive: The robot measures it itself, so that a model may be given it, if its
+            training says so (``model.inputs.state``); by default no model is given a state.
+    """
 
     name: Name
     selector: str
     unit: Unit
+    proprioceptive: bool = False
 
     @field_validator("selector")
     @classmethod
@@ -202,7 +212,8 @@ class Contract(_Strict):
         name: Of the robot or scene.
         description: For people.
         control_rate: Hz; rate of the action vector.
-        cameras: At least one. The model sees the first; the others are recorded.
+        cameras: At least one; all are recorded. A model sees the first, unless its training names
+            others (``model.inputs.cameras``).
         action: The command topic.
         states: Topics for probes.
         max_gap: s; a longer silence of the camera ends an episode.
@@ -242,7 +253,7 @@ class Contract(_Strict):
 
     @property
     def camera(self) -> Camera:
-        """The camera the model sees."""
+        """The first camera, the only one that a model sees by default."""
         return self.cameras[0]
 
     @property
@@ -259,6 +270,31 @@ class Contract(_Strict):
     def state_units(self) -> list[str]:
         """Units of all state fields, in the order of `state_names`."""
         return [field.unit for state in self.states for field in state.fields]
+
+    @property
+    def proprioceptive_names(self) -> list[str]:
+        """Names of the state fields that the robot measures itself, in their order."""
+        return [
+            field.name for state in self.states for field in state.fields if field.proprioceptive
+        ]
+
+    def select_cameras(self, names: Sequence[str]) -> tuple[Camera, ...]:
+        """Return the cameras of these names, in this order; of no names, the first camera.
+
+        Raises:
+            ContractError: There is no camera of a name.
+        """
+        known = {camera.name: camera for camera in self.cameras}
+        for name in names:
+            if name not in known:
+                raise ContractError(
+                    f"contract {self.name!r} has no camera {name!r}; {suggestion(name, known)}"
+                )
+        return tuple(known[name] for name in names) or self.cameras[:1]
+
+    def seen_through(self, names: Sequence[str]) -> Contract:
+        """Return the contract with these cameras only, in this order; see `select_cameras`."""
+        return self.model_copy(update={"cameras": self.select_cameras(names)})
 
     def topics(self) -> list[str]:
         """Return all topics of the contract: cameras, action, states."""
@@ -343,12 +379,16 @@ def save_contract(contract: Contract, path: str | Path) -> None:
 def contract_differences(first: Contract, second: Contract) -> list[str]:
     """Return one line per key in which two contracts differ; empty when they agree.
 
-    The names and descriptions of the contracts are for people and do not count. A line reads
-    ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
+    The names and descriptions of the contracts are for people and do not count, nor does what is
+    called proprioceptive: it says how recordings may be used, and may be added to them later. A
+    line reads ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
     """
     left, right = first.to_dict(), second.to_dict()
     for values in (left, right):
         del values["description"], values["name"]
+        for state in values["states"]:
+            for field in state["fields"]:
+                del field["proprioceptive"]
     return list(_differences(left, right, ""))
 
 

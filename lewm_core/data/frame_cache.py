@@ -39,10 +39,11 @@ class FrameCache:
 
     Attributes:
         folder: Where it is kept.
-        contract: Of the bags.
+        contract: Of the bags, with the cameras only that the frames are of, in their order.
         image_size: S, px.
         episodes: In the order of the bags.
-        frames: ``(N, 3, S, S)`` uint8, RGB: a memory map, or several of them as one.
+        frames: ``(N, 3 C, S, S)`` uint8, RGB, the pictures of the C cameras one after the other:
+            a memory map, or several of them as one.
         frame_index: ``(K,)`` int32; row of the tick's picture in ``frames``, -1 where none.
         actions: ``(K, A)`` float32, in the contract's units; NaN where not valid.
         action_valid: ``(K,)`` bool.

@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lewm_core.errors import UserError
 from lewm_core.evaluation.goal_result import GoalResult
 from lewm_core.evaluation.goals import GoalScene, StartGoal, goals_from_expert
@@ -51,7 +48,7 @@ def run_goal(
     policy: Policy,
     budget_steps: int = 50,
     *,
-    on_step: Callable[[int, NDArray[np.uint8] | None], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> GoalResult:
     """Let a policy drive from the start for the whole budget; success does not end the run.
 
@@ -60,25 +57,22 @@ def run_goal(
         start_goal: The task.
         policy: Begins anew.
         budget_steps: Control steps.
-        on_step: Called before every step with its number and the policy's picture (None unless
-            the policy needs one), for videos.
+        on_step: Called before every step with its number.
 
     Raises:
         UserError: ``budget_steps`` is not above 0.
     """
     if budget_steps < 1:
         raise UserError(f"budget_steps ({budget_steps}) must be 1 or more")
-    height, width = start_goal.goal_picture.shape[:2]
     period_ns = round(scene.control_period_s * 1e9)
     scene.set_state(start_goal.start)
-    policy.begin(start_goal)
+    policy.begin(start_goal, scene)
     before = scene.outcome(scene.ground_truth(), start_goal.goal_truth)
     outcomes = []
     for step in range(budget_steps):
-        picture = scene.render(width, height) if policy.needs_picture else None
         if on_step is not None:
-            on_step(step, picture)
-        truth = scene.step_control(policy.act(step * period_ns, picture))
+            on_step(step)
+        truth = scene.step_control(policy.act(step * period_ns, scene))
         outcomes.append(scene.outcome(truth, start_goal.goal_truth))
     return judge(
         policy.name,

@@ -11,12 +11,14 @@ under every seed, so that no amount of tuning has seen a goal that is reported o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import UserError
 from lewm_core.scenes import make_expert
 from lewm_core.scenes.outcome import Outcome
@@ -35,6 +37,7 @@ class GoalScene(Protocol):
     """What evaluation needs of a scene. A: length of the action, N: of the ground truth."""
 
     control_period_s: float
+    state_names: Sequence[str]
 
     def reset(self, seed: int | None = None, state: ArrayLike | None = None) -> NDArray:
         """Begin anew; returns the ground truth ``(N,)``."""
@@ -60,8 +63,8 @@ class GoalScene(Protocol):
         """Go back to what `get_state` returned."""
         ...
 
-    def render(self, width: int, height: int) -> NDArray[np.uint8]:
-        """Return what the camera sees: ``(height, width, 3)`` uint8 RGB."""
+    def render(self, width: int, height: int, camera: str | None = None) -> NDArray[np.uint8]:
+        """Return what a camera sees, by default the first: ``(height, width, 3)`` uint8 RGB."""
         ...
 
 
@@ -75,7 +78,7 @@ class StartGoal:
         start_truth: ``(N,)`` ground truth there.
         goal: Full state `distance_steps` later.
         goal_truth: ``(N,)`` ground truth there.
-        goal_picture: ``(H, W, 3)`` uint8 RGB of it.
+        goal_picture: ``(H, W, 3)`` uint8 RGB of it, by the first camera.
         actions: ``(distance_steps, A)`` the recorded commands in between.
         episode: Where it comes from, in words.
     """
@@ -88,6 +91,20 @@ class StartGoal:
     goal_picture: NDArray[np.uint8]
     actions: NDArray[np.float64]
     episode: str = ""
+
+
+def look_at_goal(
+    scene: GoalScene, start_goal: StartGoal, layout: ObservationLayout
+) -> NDArray[np.uint8]:
+    """Return the goal as a model sees it, ``(3 C, S, S)`` uint8; the scene is left as it was.
+
+    The pictures of all the model's cameras are taken in the goal's full state.
+    """
+    before = scene.get_state()
+    scene.set_state(start_goal.goal)
+    picture = layout.look(scene).picture
+    scene.set_state(before)
+    return picture
 
 
 def check_split(split: str) -> None:

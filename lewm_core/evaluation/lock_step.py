@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lewm_core.errors import PlanningError, UserError
 from lewm_core.evaluation.closed_loop import judge
 from lewm_core.evaluation.goal_result import GoalResult
-from lewm_core.evaluation.goals import GoalScene, StartGoal
+from lewm_core.evaluation.goals import GoalScene, StartGoal, look_at_goal
 from lewm_core.evaluation.planner_setup import PlannerSetup
 from lewm_core.planning import PlanRequest, PlanResult, RecedingHorizonController
 from lewm_core.planning.perception import embed_frames, embed_goal
@@ -108,8 +108,10 @@ class _Fleet:
         self._controllers: list[RecedingHorizonController] = [
             first, *(setup.controller(self._solver) for _ in goals[1:])
         ]
+        self._layout = setup.layout
         for controller, goal in zip(self._controllers, goals, strict=True):
-            controller.set_goal(embed_goal(setup.model, setup.prepare(goal.goal_picture))[0])
+            seen = look_at_goal(scene, goal, self._layout)
+            controller.set_goal(embed_goal(setup.model, seen)[0])
         self._states = [goal.start for goal in goals]
         self._truths = np.empty((len(goals), budget_steps + 1, len(goals[0].start_truth)))
         for row, goal in enumerate(goals):
@@ -129,7 +131,8 @@ class _Fleet:
         """
         if self._setup.goal_tolerance is not None:
             return 1
-        timeout_steps = round(self._setup.contract.camera.timeout * 1e9) // self._period_ns
+        timeout_s = min(camera.timeout for camera in self._layout.cameras)
+        timeout_steps = round(timeout_s * 1e9) // self._period_ns
         skip = self._setup.model.frame_skip
         return skip if timeout_steps >= skip - 1 else 1
 
@@ -139,9 +142,8 @@ class _Fleet:
         for row, controller in enumerate(self._controllers):
             if step % self._picture_every == 0 or controller.wants_plan(now_ns):
                 self._scene.set_state(self._states[row])
-                height, width = self._goals[row].goal_picture.shape[:2]
-                picture = self._setup.prepare(self._scene.render(width, height))
-                controller.observe(now_ns, picture)
+                seen = self._layout.look(self._scene)
+                controller.observe(now_ns, seen.picture, seen.state)
         self._plan(now_ns)
         for row, controller in enumerate(self._controllers):
             command = controller.command(now_ns)

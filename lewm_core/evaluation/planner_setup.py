@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from lewm_core.data.images import prepare_picture
+from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import CheckpointError, ConfigError
 from lewm_core.evaluation.policies import PlannerPolicy
 from lewm_core.planning import (
@@ -59,13 +57,13 @@ class PlannerSetup:
 
     def policy(self) -> PlannerPolicy:
         """Return the policy that drives one goal after the other."""
-        return PlannerPolicy(
-            self.controller(), self.model.config.image_size, self.contract.camera.crop, "planner"
-        )
+        return PlannerPolicy(self.controller(), self.layout, "planner")
 
-    def prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """``(H, W, 3)`` uint8 RGB of the camera to ``(3, S, S)`` as the model sees it."""
-        return prepare_picture(picture, self.contract.camera.crop, self.model.config.image_size)
+    @property
+    def layout(self) -> ObservationLayout:
+        """What the model is given."""
+        config = self.model.config
+        return ObservationLayout.of(self.contract, config.inputs, config.image_size)
 
 
 def make_setup(

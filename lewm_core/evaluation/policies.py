@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.data.images import prepare_picture
+from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import PlanningError
+from lewm_core.evaluation.goals import look_at_goal
 from lewm_core.planning import PlannerConfig, RecedingHorizonController
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lewm_core.data.contract import Contract
-    from lewm_core.evaluation.goals import StartGoal
+    from lewm_core.evaluation.goals import GoalScene, StartGoal
     from lewm_core.model.world_model import WorldModel
 
 
@@ -24,34 +25,35 @@ class Policy(Protocol):
 
     Attributes:
         name: For tables.
-        needs_picture: Whether `act` wants the camera's picture; rendering costs time.
         plan_times_s: Seconds of every plan since `begin`; empty for policies that do not plan.
         plans_failed: Plans since `begin` that could not be made.
     """
 
     name: str
-    needs_picture: bool
     plan_times_s: list[float]
     plans_failed: int
 
-    def begin(self, start_goal: StartGoal) -> None:
-        """Start on another goal; what the policy does depends on this goal alone."""
+    def begin(self, start_goal: StartGoal, scene: GoalScene) -> None:
+        """Start on another goal; what the policy does depends on this goal alone.
+
+        Args:
+            start_goal: The task.
+            scene: At its start, and to be left there.
+        """
         ...
 
-    def act(self, now_ns: int, picture: NDArray[np.uint8] | None) -> NDArray[np.float64]:
+    def act(self, now_ns: int, scene: GoalScene) -> NDArray[np.float64]:
         """Return the command ``(A,)`` for the control period that begins at ``now_ns``.
 
         Args:
             now_ns: Since the start.
-            picture: ``(H, W, 3)`` uint8 RGB of the camera now; None unless `needs_picture`.
+            scene: To look at, as far as the policy may; rendering costs time.
         """
         ...
 
 
 class _Baseline:
     """What policies that do not plan have in common."""
-
-    needs_picture = False
 
     def __init__(self) -> None:
         self.plan_times_s: list[float] = []
@@ -71,10 +73,10 @@ class DoNothing(_Baseline):
         super().__init__()
         self._hold = np.array(hold, dtype=np.float64)
 
-    def begin(self, start_goal: StartGoal) -> None:
+    def begin(self, start_goal: StartGoal, scene: GoalScene) -> None:
         """Nothing to prepare."""
 
-    def act(self, now_ns: int, picture: NDArray[np.uint8] | None) -> NDArray[np.float64]:
+    def act(self, now_ns: int, scene: GoalScene) -> NDArray[np.float64]:
         """Return the hold command ``(A,)``."""
         return self._hold
 
@@ -102,11 +104,11 @@ class RandomActions(_Baseline):
         self._upper = np.array(upper, dtype=np.float64)
         self._rng = np.random.default_rng(seed)
 
-    def begin(self, start_goal: StartGoal) -> None:
+    def begin(self, start_goal: StartGoal, scene: GoalScene) -> None:
         """Draw from a stream of this goal's own."""
         self._rng = np.random.default_rng((self._seed, start_goal.number))
 
-    def act(self, now_ns: int, picture: NDArray[np.uint8] | None) -> NDArray[np.float64]:
+    def act(self, now_ns: int, scene: GoalScene) -> NDArray[np.float64]:
         """Return a drawn command ``(A,)``."""
         return self._rng.uniform(self._lower, self._upper)
 
@@ -126,12 +128,12 @@ class ReplayActions(_Baseline):
         self._actions = np.empty((0, len(self._hold)))
         self._step = 0
 
-    def begin(self, start_goal: StartGoal) -> None:
+    def begin(self, start_goal: StartGoal, scene: GoalScene) -> None:
         """Rewind."""
         self._actions = start_goal.actions
         self._step = 0
 
-    def act(self, now_ns: int, picture: NDArray[np.uint8] | None) -> NDArray[np.float64]:
+    def act(self, now_ns: int, scene: GoalScene) -> NDArray[np.float64]:
         """Return the next recorded command ``(A,)``."""
         step, self._step = self._step, self._step + 1
         return self._actions[step] if step < len(self._actions) else self._hold
@@ -140,31 +142,27 @@ class ReplayActions(_Baseline):
 class PlannerPolicy:
     """The controller of the planner node, in process and without ROS.
 
-    It sees pictures only: cropped and resized by the function that training uses. Planning takes
-    no simulated time: the scene stands still meanwhile, as it does for the node in lock step.
+    It sees what the model is given, through the functions that training uses: pictures, and the
+    robot's own state where the model wants it. Planning takes no simulated time: the scene stands
+    still meanwhile, as it does for the node in lock step.
 
     Args:
         controller: Model, solver and settings.
-        image_size: Edge in px of what the model sees.
-        crop: ``[x, y, width, height]`` px of the camera's picture; None: all of it.
+        layout: What the model is given.
         name: For tables.
     """
-
-    needs_picture = True
 
     def __init__(
         self,
         controller: RecedingHorizonController,
-        image_size: int,
-        crop: Sequence[int] | None = None,
+        layout: ObservationLayout,
         name: str = "planner",
     ) -> None:
         self.controller = controller
         self.name = name
         self.plan_times_s: list[float] = []
         self.plans_failed = 0
-        self._image_size = image_size
-        self._crop = crop
+        self._layout = layout
 
     @classmethod
     def from_model(
@@ -184,28 +182,29 @@ class PlannerPolicy:
 
         Raises:
             PlanningError: Contract and model do not fit.
+            ContractError: The contract lacks what the model is given.
         """
+        layout = ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
         controller = RecedingHorizonController.from_contract(model, contract, config)
-        return cls(controller, model.config.image_size, contract.cameras[0].crop, name)
+        return cls(controller, layout, name)
 
-    def begin(self, start_goal: StartGoal) -> None:
+    def begin(self, start_goal: StartGoal, scene: GoalScene) -> None:
         """Forget the goal before, restart the solver's random numbers, take up this goal."""
         self.controller.reset()
         self.controller.solver.reset()
-        self.controller.set_goal(self._prepare(start_goal.goal_picture))
+        self.controller.set_goal(look_at_goal(scene, start_goal, self._layout))
         self.plan_times_s = []
         self.plans_failed = 0
 
-    def act(self, now_ns: int, picture: NDArray[np.uint8] | None) -> NDArray[np.float64]:
+    def act(self, now_ns: int, scene: GoalScene) -> NDArray[np.float64]:
         """Look, plan where a plan is wanted, and return its command ``(A,)``.
 
         Raises:
-            PlanningError: There is nothing to command: no picture was given, or the contract
-                holds at "last" before the first command.
+            PlanningError: There is nothing to command: the contract holds at "last" before the
+                first command.
         """
-        if picture is None:
-            raise PlanningError(f"policy {self.name!r} needs a picture in every control period")
-        self.controller.observe(now_ns, self._prepare(picture))
+        seen = self._layout.look(scene)
+        self.controller.observe(now_ns, seen.picture, seen.state)
         if self.controller.wants_plan(now_ns):
             result = self.controller.replan(now_ns)
             self.plans_failed += result.failed
@@ -216,6 +215,3 @@ class PlannerPolicy:
             raise PlanningError(f"policy {self.name!r} has no command to begin with: "
                                 f"{command.reason}")
         return command.values
-
-    def _prepare(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return prepare_picture(picture, self._crop, self._image_size)

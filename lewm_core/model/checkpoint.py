@@ -7,7 +7,8 @@
 - ``proposal``: the `ProposalConfig` of the learned proposal whose weights lie beside the model's,
   or null; older checkpoints do without the key.
 - ``normalisation``: ``action_mean`` and ``action_std`` in the contract's units, ``image_mean`` and
-  ``image_std`` of pictures in 0..1.
+  ``image_std`` of pictures in 0..1; for models that are given state fields, ``state_mean`` and
+  ``state_std`` in the contract's units.
 - ``contract``: the robot's contract the data were recorded under, or null.
 - ``training``: how it was trained (steps, seed, versions, ``trained_episodes``,
   ``held_out_episodes``, ...).
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from lewm_core.errors import CheckpointError, ConfigError
 from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, ProposalConfig
-from lewm_core.model.proposal import Proposal
+from lewm_core.model.proposal import make_proposal
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
 from lewm_core.validation import explain
@@ -138,12 +139,7 @@ def _settings(
         "format_version": FORMAT_VERSION,
         "model": model.config.model_dump(mode="json"),
         "proposal": model.proposal and model.proposal.config.model_dump(mode="json"),
-        "normalisation": {
-            "action_mean": model.action_mean.tolist(),
-            "action_std": model.action_std.tolist(),
-            "image_mean": list(IMAGE_MEAN),
-            "image_std": list(IMAGE_STD),
-        },
+        "normalisation": _normalisation(model),
         "contract": contract,
         "training": {key: value for key, value in metadata.items() if key != "latent"},
         "latent": metadata.get("latent", {}),
@@ -156,6 +152,22 @@ def _settings(
                 f"{folder / SETTINGS}: {key} cannot be written as JSON: {error}"
             ) from error
     return settings
+
+
+def _normalisation(model: WorldModel) -> dict[str, list[float]]:
+    """What a model subtracts and divides by."""
+    values = {
+        "action_mean": model.action_mean.tolist(),
+        "action_std": model.action_std.tolist(),
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+    }
+    if model.state_dim:
+        values |= {
+            "state_mean": model.state_mean.tolist(),
+            "state_std": model.state_std.tolist(),
+        }
+    return values
 
 
 def _front_matter(config: ModelConfig) -> str:
@@ -276,7 +288,7 @@ def _read_config(
 def _build(config: ModelConfig, proposal: ProposalConfig | None) -> WorldModel:
     model = WorldModel(config)
     if proposal is not None:
-        model.proposal = Proposal(config.embedding_dim, config.block_dim, proposal)
+        model.proposal = make_proposal(config, proposal)
     return model
 
 
@@ -320,12 +332,7 @@ _MIXED = f"{WEIGHTS} and {SETTINGS} must come from the same training"
 
 def _check_normalisation(file: Path, stated: dict[str, Any], model: WorldModel) -> None:
     """Refuse statistics that cannot be or that contradict the weights' own."""
-    used = {
-        "action_mean": model.action_mean.tolist(),
-        "action_std": model.action_std.tolist(),
-        "image_mean": list(IMAGE_MEAN),
-        "image_std": list(IMAGE_STD),
-    }
+    used = _normalisation(model)
     for key, values in used.items():
         given = stated.get(key)
         if not (
@@ -338,10 +345,12 @@ def _check_normalisation(file: Path, stated: dict[str, Any], model: WorldModel) 
                 f"{file}: normalisation.{key} is {given}, but the weights were trained with "
                 f"{values}; restore the original file"
             )
-    if not all(math.isfinite(value) for value in used["action_mean"]) or not all(
-        math.isfinite(value) and value > 0 for value in used["action_std"]
-    ):
-        raise CheckpointError(
-            f"{file}: normalisation.action_mean and action_std must be finite and action_std "
-            "above 0; train again"
-        )
+    for what in ("action", "state"):
+        mean, std = used.get(f"{what}_mean", []), used.get(f"{what}_std", [])
+        if not all(map(math.isfinite, mean)) or not all(
+            math.isfinite(value) and value > 0 for value in std
+        ):
+            raise CheckpointError(
+                f"{file}: normalisation.{what}_mean and {what}_std must be finite and {what}_std "
+                "above 0; train again"
+            )

@@ -163,12 +163,51 @@ AnyPredictorConfig = Annotated[
 ]
 
 
+class InputsConfig(_Config):
+    """What of a robot the model is given, by the names of its contract.
+
+    By default the pictures of one camera and nothing else, as published.
+
+    Attributes:
+        cameras: Which, in this order; none: the contract's first.
+        fusion: How several cameras come together. ``embeddings``: an encoder for each, their
+            features side by side; ``images``: the pictures as channels of one picture, for one
+            encoder.
+        state: Names of state fields that are part of the latent state as they are, standardised
+            ("+prop" of DINO-WM, arXiv 2411.04983). In a preset also true, all fields that the
+            contract calls proprioceptive, or false, none.
+    """
+
+    cameras: tuple[str, ...] = ()
+    fusion: Literal["embeddings", "images"] = "embeddings"
+    state: bool | tuple[str, ...] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> InputsConfig:
+        for what, names in (("cameras", self.cameras), ("state", self.state_names)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} must differ, got {', '.join(names)}")
+        return self
+
+    @property
+    def number_of_cameras(self) -> int:
+        """C."""
+        return max(1, len(self.cameras))
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the P state fields; none while it is open which (``state: true``)."""
+        return self.state if isinstance(self.state, tuple) else ()
+
+
 class ModelConfig(_Config):
     """A whole world model.
 
     Attributes:
+        inputs: Which cameras and state fields it is given.
         encoder: Picture to feature.
-        embedding_dim: D, the size of a latent state.
+        embedding_dim: E, the size of the embedding of what the cameras see; with state fields
+            behind it, it is a latent state.
         projector: Feature to embedding.
         action_encoder: Block of actions to the predictor's condition.
         predictor: Latent states and actions to the next latent states.
@@ -177,6 +216,7 @@ class ModelConfig(_Config):
         action_dim: A, numbers in one command.
     """
 
+    inputs: InputsConfig = InputsConfig()
     encoder: EncoderConfig = VitEncoderConfig()
     embedding_dim: Width = 192
     projector: ProjectorConfig = ProjectorConfig()
@@ -185,6 +225,21 @@ class ModelConfig(_Config):
     history: Annotated[int, Field(ge=1, le=64)] = 3
     frame_skip: Annotated[int, Field(ge=1, le=1000)] = 5
     action_dim: Annotated[int, Field(ge=1, le=1024)]
+
+    @property
+    def state_dim(self) -> int:
+        """P, the number of state fields in a latent state."""
+        return len(self.inputs.state_names)
+
+    @property
+    def latent_dim(self) -> int:
+        """D = E + P, the size of a latent state."""
+        return self.embedding_dim + self.state_dim
+
+    @property
+    def picture_channels(self) -> int:
+        """3 C, the channels of what the cameras see."""
+        return 3 * self.inputs.number_of_cameras
 
     @property
     def block_dim(self) -> int:

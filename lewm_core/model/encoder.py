@@ -1,14 +1,20 @@
-"""From a picture to a feature: two networks behind one protocol."""
+"""From a picture, or those of several cameras, to a feature: two networks behind one protocol."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lewm_core.model.config import EncoderConfig, KeypointEncoderConfig, VitEncoderConfig
+from lewm_core.model.config import (
+    EncoderConfig,
+    InputsConfig,
+    KeypointEncoderConfig,
+    VitEncoderConfig,
+)
 
 
 class Encoder(Protocol):
@@ -17,7 +23,7 @@ class Encoder(Protocol):
     feature_dim: int
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Map normalised float pictures (N, 3, H, W) to features (N, feature_dim)."""
+        """Map normalised float pictures (N, 3 C, H, W) to features (N, feature_dim)."""
 
 
 class VitEncoder(nn.Module):
@@ -28,7 +34,7 @@ class VitEncoder(nn.Module):
     the released model's, so that trained weights of one can become weights of the other.
     """
 
-    def __init__(self, config: VitEncoderConfig) -> None:
+    def __init__(self, config: VitEncoderConfig, channels: int = 3) -> None:
         super().__init__()
         # Imported here: timm takes seconds, and the keypoint encoder does without.
         from timm.models.vision_transformer import VisionTransformer
@@ -37,6 +43,7 @@ class VitEncoder(nn.Module):
         self.backbone = VisionTransformer(
             img_size=config.image_size,
             patch_size=config.patch_size,
+            in_chans=channels,
             embed_dim=config.width,
             depth=config.depth,
             num_heads=config.heads,
@@ -54,7 +61,7 @@ class VitEncoder(nn.Module):
         nn.init.zeros_(self.backbone.patch_embed.proj.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Map normalised pictures (N, 3, H, W) to features (N, width)."""
+        """Map normalised pictures (N, channels, H, W) to features (N, width)."""
         return self.backbone(pictures)
 
 
@@ -67,12 +74,12 @@ class KeypointEncoder(nn.Module):
     position, which is how a plain small network forgot the block's angle.
     """
 
-    def __init__(self, config: KeypointEncoderConfig) -> None:
+    def __init__(self, config: KeypointEncoderConfig, channels: int = 3) -> None:
         super().__init__()
         first, second = config.channels
         self.feature_dim = 2 * config.keypoints
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3, first, kernel_size=5, stride=2, padding=2),
+            nn.Conv2d(channels, first, kernel_size=5, stride=2, padding=2),
             nn.ReLU(inplace=True),
             nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -93,7 +100,7 @@ class KeypointEncoder(nn.Module):
         self.register_buffer("moments", moments, persistent=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Map normalised pictures (N, 3, H, W) to features (N, 2 * keypoints).
+        """Map normalised pictures (N, channels, H, W) to features (N, 2 * keypoints).
 
         The feature is first every map's x, then every map's y; x to the right and y down, as in
         the picture.
@@ -107,8 +114,30 @@ class KeypointEncoder(nn.Module):
             return self.norm((sums[:, :2] / sums[:, 2:]).flatten(1))
 
 
-def make_encoder(config: EncoderConfig) -> VitEncoder | KeypointEncoder:
-    """Build the encoder that ``config.kind`` names."""
-    if isinstance(config, VitEncoderConfig):
-        return VitEncoder(config)
-    return KeypointEncoder(config)
+class SideBySide(nn.Module):
+    """An encoder for each of C cameras; their features one after the other."""
+
+    def __init__(self, encoders: Sequence[VitEncoder | KeypointEncoder]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.feature_dim = sum(encoder.feature_dim for encoder in encoders)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Map normalised pictures (N, 3 C, H, W) to features (N, feature_dim)."""
+        views = pictures.chunk(len(self.encoders), dim=1)
+        return torch.cat(
+            [encoder(view) for encoder, view in zip(self.encoders, views, strict=True)], dim=1
+        )
+
+
+def make_encoder(
+    config: EncoderConfig, inputs: InputsConfig | None = None
+) -> VitEncoder | KeypointEncoder | SideBySide:
+    """Build the encoder that ``config.kind`` names, for the cameras that ``inputs`` names."""
+    inputs = inputs or InputsConfig()
+    kind = VitEncoder if isinstance(config, VitEncoderConfig) else KeypointEncoder
+    if inputs.number_of_cameras == 1:
+        return kind(config)
+    if inputs.fusion == "images":
+        return kind(config, 3 * inputs.number_of_cameras)
+    return SideBySide([kind(config) for _ in range(inputs.number_of_cameras)])

@@ -43,7 +43,7 @@ def imagine(
         proposal: Acts.
         z: (N, T, D), frames one block apart, newest last; T at most ``model.history``.
         past_actions: (N, T-1, F*A), normalised, between those frames.
-        goal: (N, D).
+        goal: (N, E).
         blocks_to_go: (N,) at the beginning.
         horizon: Blocks to act for.
         limits: Lower and upper (F*A,) of a normalised block; None: free.

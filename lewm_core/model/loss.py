@@ -3,7 +3,9 @@
     loss = mean((prediction - z_next)^2) + weight * SIGReg(z)      (arXiv 2603.19312)
 
 Both terms train the encoder: the target has no stop-gradient, no moving average, no pretrained
-weights. SIGReg is taken per time step over the batch.
+weights. SIGReg is taken per time step over the batch, of what the pictures become: state fields
+that a model is given beside them are not learned and cannot collapse, and a regulariser over both
+would keep out of the pictures' part whatever the fields say already, which a goal needs.
 
 The prediction error with ``rollout_steps`` 1 is the paper's: every state of the clip that has a
 predecessor is predicted from true states, by windows of at most ``history``. A clip of
@@ -61,13 +63,16 @@ class LewmLoss(nn.Module):
             config.directions, config.knots, config.upper, config.window, generator
         )
 
-    def forward(self, frames: Tensor, actions: Tensor) -> LossTerms:
+    def forward(
+        self, frames: Tensor, actions: Tensor, states: Tensor | None = None
+    ) -> LossTerms:
         """Return the loss of clips; see `lewm_loss` for arguments and errors."""
         return lewm_loss(
             self.model,
             self.sigreg,
             frames,
             actions,
+            states,
             weight=self.config.weight,
             rollout_steps=self.config.rollout_steps,
             stop_gradient=self.config.stop_gradient,
@@ -79,6 +84,7 @@ def lewm_loss(
     sigreg: SIGReg,
     frames: Tensor,
     actions: Tensor,
+    states: Tensor | None = None,
     *,
     weight: float = 0.09,
     rollout_steps: int = 1,
@@ -89,9 +95,10 @@ def lewm_loss(
     Args:
         model: The world model, in training mode while training.
         sigreg: The regulariser.
-        frames: (B, T, 3, H, W), uint8.
+        frames: (B, T, 3 C, H, W), uint8.
         actions: (B, T, F, A) in the contract's units; block t is executed from frame t to t + 1,
             so the last block is not looked at and may be NaN, as may commands that are missing.
+        states: (B, T, P), for models that are given state fields.
         weight: lambda.
         rollout_steps: K; see the head of this module.
         stop_gradient: Keep targets fixed. Popular in summaries of the method, not part of it.
@@ -111,7 +118,7 @@ def lewm_loss(
             f"actions have shape {tuple(actions.shape)}, expected "
             f"({frames.shape[0]}, {length}, F, A): one block per frame"
         )
-    z = model.encode(frames)
+    z = model.encode(frames, states)
     target = z.detach() if stop_gradient else z
     # Once for all windows and steps below: it is a third of the predictor's work.
     modulations = model.modulations(model.normalise_actions(actions)[:, :-1])
@@ -119,7 +126,7 @@ def lewm_loss(
     if rollout_steps > 1:
         errors += _rollout_errors(model, z, target, modulations, rollout_steps)
     prediction = torch.stack(errors).mean()
-    regulariser = sigreg(z.transpose(0, 1))
+    regulariser = sigreg(z[..., : model.embedding_dim].transpose(0, 1))
     return LossTerms(prediction + weight * regulariser, prediction, regulariser, z.detach())
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lewm_core.model.config import ProposalConfig
+from lewm_core.model.config import ModelConfig, ProposalConfig
 from lewm_core.model.residual import ResidualLayer
 
 #: Numbers that encode how many blocks are to go.
@@ -21,19 +21,23 @@ _STEP_FEATURES = 64
 class Proposal(nn.Module):
     """Proposes the next block of actions for a goal so many blocks away.
 
-    Letters in shapes: N rows, D latent, F control steps in a block, A numbers in a command.
+    Letters in shapes: N rows, D latent, E of these that a goal has, F control steps in a block, A
+    numbers in a command.
 
     Args:
-        embedding_dim: D.
+        latent_dim: D.
+        goal_dim: E.
         block_dim: F * A.
         config: Sizes.
     """
 
-    def __init__(self, embedding_dim: int, block_dim: int, config: ProposalConfig) -> None:
+    def __init__(
+        self, latent_dim: int, goal_dim: int, block_dim: int, config: ProposalConfig
+    ) -> None:
         super().__init__()
         self.config = config
         self.steps = nn.Embedding(config.longest + 1, _STEP_FEATURES)
-        self.input = nn.Linear(4 * embedding_dim + _STEP_FEATURES, config.width)
+        self.input = nn.Linear(2 * (latent_dim + goal_dim) + _STEP_FEATURES, config.width)
         self.layers = nn.ModuleList(ResidualLayer(config.width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
         self.output = nn.Linear(config.width, block_dim)
@@ -47,14 +51,20 @@ class Proposal(nn.Module):
         Args:
             previous: (N, D) state one block ago; where it is not known, the state now.
             z: (N, D) state now.
-            goal: (N, D).
+            goal: (N, E).
             blocks_to_go: (N,) integers; clamped to 1 .. ``config.longest``.
 
         Returns:
             (N, F*A), a normalised block; float32 also under autocast.
         """
         steps = self.steps(blocks_to_go.clamp(1, self.config.longest))
-        x = self.input(torch.cat([previous, z, goal, goal - z, steps], dim=-1))
+        away = goal - z[..., : goal.shape[-1]]
+        x = self.input(torch.cat([previous, z, goal, away, steps], dim=-1))
         for layer in self.layers:
             x = layer(x)
         return self.output(self.norm(x)).float()
+
+
+def make_proposal(model: ModelConfig, config: ProposalConfig) -> Proposal:
+    """Build a proposal that fits a world model."""
+    return Proposal(model.latent_dim, model.embedding_dim, model.block_dim, config)

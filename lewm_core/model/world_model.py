@@ -19,8 +19,12 @@ from lewm_core.model.proposal import Proposal
 class WorldModel(nn.Module):
     """A joint-embedding predictive world model (LeWM, arXiv 2603.19312).
 
-    Letters in shapes: B batch, T time in frames, D latent, S candidates, A numbers in a command,
-    F control steps in a block. Block t is what is executed from frame t to frame t + 1.
+    Letters in shapes: B batch, T time in frames, C cameras, D latent, S candidates, A numbers in a
+    command, F control steps in a block. Block t is what is executed from frame t to frame t + 1.
+
+    A latent state is the embedding of what the cameras see (E numbers) and behind it, for models
+    that are given some, the P state fields, standardised: D = E + P. A goal is a picture, so goals
+    have E numbers and are compared with the first E of a state.
 
     A new model is in training mode, where batch normalisation mixes the pictures of a batch and
     dropout is on; `eval` before use. `lewm_core.load` gives a model in eval mode.
@@ -32,10 +36,14 @@ class WorldModel(nn.Module):
         proposal: What proposes actions for a goal, trained after the model; None if there is none.
         action_mean: (A,) buffer, mean of the training actions in the contract's units.
         action_std: (A,) buffer, their standard deviation.
+        state_mean: (P,) buffer, mean of the state fields it is given; only where there are some.
+        state_std: (P,) buffer, their standard deviation.
     """
 
     action_mean: Tensor
     action_std: Tensor
+    state_mean: Tensor
+    state_std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,9 +52,13 @@ class WorldModel(nn.Module):
         self.metadata: dict[str, Any] = {}
         self.proposal: Proposal | None = None
         predictor = config.predictor
-        dim = config.embedding_dim
-        self.encoder = make_encoder(config.encoder)
-        self.projector = Projector(self.encoder.feature_dim, dim, config.projector)
+        if config.inputs.state is True:
+            raise ValueError("inputs.state is true: name the fields that the model is given")
+        dim = config.latent_dim
+        self.encoder = make_encoder(config.encoder, config.inputs)
+        self.projector = Projector(
+            self.encoder.feature_dim, config.embedding_dim, config.projector
+        )
         self.action_encoder = ActionEncoder(
             config.block_dim, condition_dim(config.history, predictor), config.action_encoder
         )
@@ -58,10 +70,15 @@ class WorldModel(nn.Module):
             self._start_as_identity()
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
-        mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
+        if config.state_dim:
+            self.register_buffer("state_mean", torch.zeros(config.state_dim))
+            self.register_buffer("state_std", torch.ones(config.state_dim))
+        cameras = config.inputs.number_of_cameras
+        mean = torch.tensor(IMAGE_MEAN).repeat(cameras)
+        std = torch.tensor(IMAGE_STD).repeat(cameras)
         # For pictures in 0..255: (x / 255 - mean) / std = x * gain + offset.
-        self.register_buffer("_gain", (1 / (255 * std)).view(3, 1, 1), persistent=False)
-        self.register_buffer("_offset", (-mean / std).view(3, 1, 1), persistent=False)
+        self.register_buffer("_gain", (1 / (255 * std)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_offset", (-mean / std).view(-1, 1, 1), persistent=False)
         for name in ("gain", "offset"):
             row = getattr(self, f"_{name}").flatten().repeat(config.image_size)
             self.register_buffer(f"_row_{name}", row, persistent=False)
@@ -83,8 +100,18 @@ class WorldModel(nn.Module):
 
     @property
     def embedding_dim(self) -> int:
-        """D, size of a latent state."""
+        """E, size of the embedding of what the cameras see, and of a goal."""
         return self.config.embedding_dim
+
+    @property
+    def state_dim(self) -> int:
+        """P, state fields that it is given."""
+        return self.config.state_dim
+
+    @property
+    def latent_dim(self) -> int:
+        """D = E + P, size of a latent state."""
+        return self.config.latent_dim
 
     def set_action_statistics(
         self, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
@@ -98,19 +125,26 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: Another shape, not finite, or a standard deviation of 0 or less.
         """
-        mean = torch.as_tensor(mean, dtype=torch.float32).cpu()
-        std = torch.as_tensor(std, dtype=torch.float32).cpu()
-        for name, value in (("mean", mean), ("std", std)):
-            if value.shape != (self.action_dim,):
-                raise ValueError(
-                    f"action {name} has shape {tuple(value.shape)}, expected ({self.action_dim},)"
-                )
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"action {name} is not finite: {value.tolist()}")
-        if not bool((std > 0).all()):
-            raise ValueError(f"action std must be above 0: {std.tolist()}")
+        mean, std = _statistics("action", mean, std, self.action_dim)
         self.action_mean.copy_(mean)
         self.action_std.copy_(std)
+
+    def set_state_statistics(
+        self, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]
+    ) -> None:
+        """Set what state fields are standardised by.
+
+        Args:
+            mean: (P,) in the contract's units.
+            std: (P,), above 0.
+
+        Raises:
+            ValueError: Another shape, not finite, or a standard deviation of 0 or less.
+        """
+        mean, std = _statistics("state", mean, std, self.state_dim)
+        if self.state_dim:
+            self.state_mean.copy_(mean)
+            self.state_std.copy_(std)
 
     def normalise_actions(self, actions: Tensor) -> Tensor:
         """Turn blocks of commands (..., F, A) into normalised blocks (..., F*A).
@@ -139,24 +173,38 @@ class WorldModel(nn.Module):
         commands = blocks.unflatten(-1, (self.frame_skip, self.action_dim))
         return commands * self.action_std + self.action_mean
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Encode pictures (B, T, 3, H, W), uint8 RGB, as latent states (B, T, D).
+    def encode(self, frames: Tensor, states: Tensor | None = None) -> Tensor:
+        """Encode what is seen, and measured, at some moments as latent states.
 
-        Every picture is encoded by itself; H and W are ``config.encoder.image_size``. The result
-        is float32 also under autocast.
+        Every moment is encoded by itself. The result is float32 also under autocast.
+
+        Args:
+            frames: (B, T, 3 C, H, W), uint8 RGB, the pictures of the C cameras one after the
+                other; H and W are ``config.encoder.image_size``.
+            states: (B, T, P) in the contract's units, for models that are given state fields; a
+                field that was not measured (NaN) becomes 0, its mean.
+
+        Returns:
+            (B, T, D); without ``states`` the part that pictures decide, (B, T, E), which is what
+            goals are.
 
         Raises:
             ValueError: Another type, number of dimensions, or size.
         """
         size = self.config.image_size
-        self._expect("frames", frames, (None, None, 3, size, size))
+        self._expect("frames", frames, (None, None, self.config.picture_channels, size, size))
         if frames.dtype != torch.uint8:
             raise ValueError(f"frames are {frames.dtype}, expected torch.uint8 in 0..255")
         features = self.encoder(self._normalise_pictures(frames.flatten(0, 1)))
-        return self.projector(features).float().unflatten(0, frames.shape[:2])
+        seen = self.projector(features).float().unflatten(0, frames.shape[:2])
+        if states is None or (not self.state_dim and states.shape[-1] == 0):
+            return seen
+        self._expect("states", states, (*frames.shape[:2], self.state_dim))
+        measured = (states.float() - self.state_mean) / self.state_std
+        return torch.cat([seen, torch.where(measured.isnan(), 0.0, measured)], dim=-1)
 
     def _normalise_pictures(self, pictures: Tensor) -> Tensor:
-        """Turn pictures (N, 3, H, W) of bytes into normalised floats of the same shape."""
+        """Turn pictures (N, 3 C, H, W) of bytes into normalised floats of the same shape."""
         if pictures.device.type != "cpu":
             return torch.addcmul(self._offset, pictures, self._gain)
         # Convolutions on a CPU are twice as fast with the channels last; turned around while the
@@ -164,7 +212,7 @@ class WorldModel(nn.Module):
         # row of pixels is: more than twice as fast.
         rows = pictures.permute(0, 2, 3, 1).flatten(2).float()
         rows.mul_(self._row_gain).add_(self._row_offset)
-        return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+        return rows.unflatten(2, (-1, pictures.shape[1])).permute(0, 3, 1, 2)
 
     def predict(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict the state after each state (B, T, D), under normalised blocks (B, T, F*A).
@@ -178,7 +226,7 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: Shapes that do not fit together or a history that is too long.
         """
-        self._expect("z", z, (None, None, self.embedding_dim))
+        self._expect("z", z, (None, None, self.latent_dim))
         self._expect("actions", actions, (*z.shape[:2], self.config.block_dim))
         self._check_history(z.shape[1])
         return self.step(z, self.modulations(actions))
@@ -232,7 +280,7 @@ class WorldModel(nn.Module):
         """
         if self.training:
             raise ValueError("rollout needs eval mode: call model.eval() first")
-        batch, known, _ = self._expect("z", z, (None, None, self.embedding_dim))
+        batch, known, _ = self._expect("z", z, (None, None, self.latent_dim))
         self._check_history(known)
         block = self.config.block_dim
         self._expect("past_actions", past_actions, (batch, known - 1, block))
@@ -278,3 +326,28 @@ class WorldModel(nn.Module):
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({wanted})")
         return tensor.shape
+
+
+def goal_difference(states: Tensor, goal: Tensor) -> Tensor:
+    """Return states (..., D) less a goal (..., E), in the first E dimensions: (..., E).
+
+    What a state holds behind them, the state fields that a model is given, no goal picture says.
+    """
+    return states[..., : goal.shape[-1]] - goal
+
+def _statistics(
+    what: str, mean: Tensor | Sequence[float], std: Tensor | Sequence[float], size: int
+) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation as float32 tensors (size,) on the CPU, checked."""
+    mean = torch.as_tensor(mean, dtype=torch.float32).cpu()
+    std = torch.as_tensor(std, dtype=torch.float32).cpu()
+    for name, value in (("mean", mean), ("std", std)):
+        if value.shape != (size,):
+            raise ValueError(
+                f"{what} {name} has shape {tuple(value.shape)}, expected ({size},)"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{what} {name} is not finite: {value.tolist()}")
+    if not bool((std > 0).all()):
+        raise ValueError(f"{what} std must be above 0: {std.tolist()}")
+    return mean, std

@@ -107,7 +107,7 @@ class CEM:
 
         Args:
             history: ``(B, T, D)`` embeddings, one block apart, oldest first, ``T <= history``.
-            goal: ``(B, D)``.
+            goal: ``(B, E)``.
             past_actions: ``(B, T - 1, F * A)`` normalised; None: 0, as training has it where
                 actions are missing.
             horizon: Blocks to plan; None: ``config.horizon``.
@@ -268,10 +268,11 @@ class CEM:
         if history.dim() != 3 or not 1 <= history.shape[1] <= self.model.history:
             raise PlanningError(f"history has shape {tuple(history.shape)}, expected (B, T, D) "
                                 f"with 1 <= T <= {self.model.history}")
-        rows, frames, embedding = history.shape
-        if goal.shape != (rows, embedding):
+        rows, frames, latent = history.shape
+        goal_dim = getattr(self.model, "embedding_dim", latent)
+        if goal.shape != (rows, goal_dim):
             raise PlanningError(f"goal has shape {tuple(goal.shape)}, expected "
-                                f"{(rows, embedding)}")
+                                f"{(rows, goal_dim)}")
         if horizon < 1:
             raise PlanningError(f"horizon is {horizon} blocks, at least 1 is needed")
         if past_actions is None:

@@ -33,7 +33,9 @@ from lewm_core.planning.solvers import make_solver
 from lewm_core.planning.state import ActivePlan, Frame, Goal, PlanRequest, PlanResult
 
 if TYPE_CHECKING:
-    from lewm_core.data.contract import Contract
+    from collections.abc import Sequence
+
+    from lewm_core.data.contract import Camera, Contract
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,7 @@ class RecedingHorizonController(PlanFollower):
             limits,
             1.0 / contract.control_rate,
             config.controller,
-            image_timeout_s=contract.cameras[0].timeout,
+            image_timeout_s=min(camera.timeout for camera in _seen(model, contract)),
             command_timeout_s=contract.action.timeout,
             goal_tolerance=goal_tolerance,
         )
@@ -137,7 +139,7 @@ class RecedingHorizonController(PlanFollower):
         """Pursue another goal from now on; holds until there is a plan for it.
 
         Args:
-            goal: A picture ``(3, S, S)`` uint8, or an embedding ``(D,)``.
+            goal: A picture ``(3 C, S, S)`` uint8, or an embedding ``(E,)``.
             deadline_ns: When to arrive, for `ControllerConfig.shrink_horizon`; None: `horizon`
                 blocks after the first plan's beginning.
             tolerance: Squared latent distance that counts as reached; None: `goal_tolerance`.
@@ -312,3 +314,9 @@ class RecedingHorizonController(PlanFollower):
             return None
         blocks = torch.from_numpy(np.stack(past)).to(device, torch.float32)
         return self.model.normalise_actions(blocks)[None]
+
+
+def _seen(model: EncodingDynamics, contract: Contract) -> Sequence[Camera]:
+    """Return the cameras that a model is given the pictures of; of others, the first."""
+    config = getattr(model, "config", None)
+    return contract.select_cameras(() if config is None else config.inputs.cameras)

@@ -16,10 +16,12 @@ import math
 import threading
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
+from lewm_core.model.world_model import goal_difference
 from lewm_core.planning.config import ControllerConfig
 from lewm_core.planning.history import COMMAND_TOLERANCE_NS, CommandLog, FrameHistory
 from lewm_core.planning.limits import ActionLimits
@@ -84,17 +86,23 @@ class PlanFollower:
 
     # --- what comes in --------------------------------------------------------------------------
 
-    def observe(self, stamp_ns: int, picture: NDArray[np.uint8] | Tensor) -> None:
+    def observe(
+        self,
+        stamp_ns: int,
+        picture: NDArray[np.uint8] | Tensor,
+        state: NDArray[np.float32] | None = None,
+    ) -> None:
         """Take a picture. Cheap: it is encoded when a plan needs it.
 
         Args:
             stamp_ns: Header stamp.
-            picture: ``(3, S, S)`` uint8, prepared as for training; kept, not copied.
+            picture: ``(3 C, S, S)`` uint8, prepared as for training; kept, not copied.
+            state: ``(P,)`` in the contract's units, for models that are given state fields.
 
         Raises:
             PlanningError: The shape or type is another.
         """
-        frame = Frame(as_picture(picture))
+        frame = Frame(as_picture(picture), None if state is None else torch.as_tensor(state))
         with self._lock:
             self._frames.add(stamp_ns, frame)
 
@@ -104,7 +112,7 @@ class PlanFollower:
         """Pursue another goal from now on; holds until there is a plan for it.
 
         Args:
-            embedding: ``(1, D)``, finite.
+            embedding: ``(1, E)``, finite.
             deadline_ns: When to arrive, for `ControllerConfig.shrink_horizon`; None: as many
                 blocks after the first plan's beginning as the solver plans.
             tolerance: Squared latent distance that counts as reached; None: never.
@@ -234,7 +242,7 @@ class PlanFollower:
 
     def _judge(self, goal: Goal, frame: Frame) -> float:
         """Note the distance of a frame to the goal, and whether that counts as reached."""
-        distance = float((frame.embedding - goal.embedding).square().sum())
+        distance = float(goal_difference(frame.embedding, goal.embedding).square().sum())
         with self._lock:
             if self._goal is goal:
                 self._distance = distance

@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
+from lewm_core.model.world_model import goal_difference
 
 
 class GoalDistance:
@@ -34,12 +35,12 @@ class GoalDistance:
 
         Args:
             predicted: ``(B, S, horizon, D)``.
-            goal: ``(B, D)``.
+            goal: ``(B, E)``, compared with the first E numbers of a state.
 
         Returns:
             ``(B, S)``.
         """
         if self.running_weight == 0.0 or predicted.shape[2] == 1:
-            return (predicted[:, :, -1] - goal[:, None]).square().sum(dim=-1)
-        distance = (predicted - goal[:, None, None]).square().sum(dim=-1)
+            return goal_difference(predicted[:, :, -1], goal[:, None]).square().sum(dim=-1)
+        distance = goal_difference(predicted, goal[:, None, None]).square().sum(dim=-1)
         return distance[:, :, -1] + self.running_weight * distance[:, :, :-1].mean(dim=-1)

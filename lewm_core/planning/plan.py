@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
+from lewm_core.model.world_model import goal_difference
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Plan:
         return self.blocks.shape[1]
 
     def goal_distances(self, goal: Tensor) -> Tensor:
-        """Squared latent distance to ``goal`` ``(B, D)`` after each block: ``(B, horizon)``."""
-        return (self.predicted - goal.to(self.predicted)[:, None]).square().sum(dim=-1)
+        """Squared latent distance to ``goal`` ``(B, E)`` after each block: ``(B, horizon)``."""
+        goal = goal.to(self.predicted)[:, None]
+        return goal_difference(self.predicted, goal).square().sum(dim=-1)
 
     def row(self, index: int) -> Plan:
         """The plan of one row, with B = 1, as long as until it arrives.

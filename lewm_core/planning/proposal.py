@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lewm_core.errors import PlanningError
 from lewm_core.model.imagination import imagine
-from lewm_core.model.world_model import WorldModel
+from lewm_core.model.world_model import WorldModel, goal_difference
 from lewm_core.planning.cem import CEM, CEMConfig, stay_after
 from lewm_core.planning.objective import GoalDistance
 from lewm_core.planning.plan import Plan
@@ -37,8 +37,8 @@ class ArrivalConfig(BaseModel):
             share of the squared distance now. The longest way is not too long then, and a search
             widens.
         near: A state is near its goal, where nothing has to be gained any more, below this share
-            of 2 D: the mean squared distance of unrelated states, which SIGReg makes normal with
-            variance 1 in each of D dimensions.
+            of 2 E: the mean squared distance of unrelated states, which SIGReg makes normal with
+            variance 1 in each of E dimensions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -159,7 +159,7 @@ class ProposalSolver(CEM):
 
         Args:
             history: ``(B, T, D)`` embeddings, one block apart, oldest first, ``T <= history``.
-            goal: ``(B, D)``.
+            goal: ``(B, E)``.
             past_actions: ``(B, T - 1, F * A)`` normalised; None: 0.
             horizon: Blocks at most; None: the settings'.
             initial_mean: Not needed: the proposal is the start.
@@ -232,11 +232,11 @@ class ProposalSolver(CEM):
         )
         states = imagined.states.unflatten(0, (rows, horizon))
         ends = states.diagonal(dim1=1, dim2=2).transpose(1, 2)
-        distance = (ends - goal[:, None]).square().sum(dim=-1)
+        distance = goal_difference(ends, goal[:, None]).square().sum(dim=-1)
         # A plan that is not finite must not be chosen, and not win by being so.
         distance = torch.nan_to_num(distance, nan=torch.inf)
         price = (1.0 - self.settings.block_price) ** -arrivals.to(distance)
-        now = (history[:, -1] - goal).square().sum(dim=-1)
+        now = goal_difference(history[:, -1], goal).square().sum(dim=-1)
         chosen = (distance * price).argmin(dim=1)
         row = torch.arange(rows, device=history.device)
         certain = distance[row, chosen] <= self.settings.doubt * now

@@ -2,7 +2,8 @@
 
 Each is a small `typing.Protocol`, so that a test (or a user) can put a few lines in the place of
 a world model. Letters in shapes: B rows planned side by side, S candidates, T frames of history,
-F control steps in a block (the frame skip), A numbers in an action, D numbers in an embedding.
+F control steps in a block (the frame skip), A numbers in an action, D numbers in a latent state,
+E of these that a goal picture says: all of them, unless the model is given more than pictures.
 """
 
 from __future__ import annotations
@@ -62,8 +63,12 @@ class Dynamics(Protocol):
 class EncodingDynamics(Dynamics, Protocol):
     """A world model that also sees: what the receding-horizon controller needs."""
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """``(B, T, 3, H, W)`` uint8 RGB to ``(B, T, D)``; every frame on its own."""
+    def encode(self, frames: Tensor, states: Tensor | None = None) -> Tensor:
+        """``(B, T, 3 C, H, W)`` uint8 RGB to ``(B, T, D)``; every frame on its own.
+
+        A model that is given state fields takes them as ``states`` ``(B, T, P)``; without, it
+        answers with the part that a goal is compared in, ``(B, T, E)``.
+        """
         ...
 
 
@@ -76,7 +81,7 @@ class Objective(Protocol):
 
         Args:
             predicted: ``(B, S, horizon, D)`` embeddings after each block.
-            goal: ``(B, D)``.
+            goal: ``(B, E)``.
 
         Returns:
             ``(B, S)``, smaller is better. Entries that are not finite drop their candidate.
@@ -110,7 +115,7 @@ class Solver(Protocol):
 
         Args:
             history: ``(B, T, D)`` embeddings of the newest frames, one block apart, oldest first.
-            goal: ``(B, D)``.
+            goal: ``(B, E)``.
             past_actions: ``(B, T - 1, F * A)`` normalised blocks between those frames; None where
                 they are not known (0 is what training puts there).
             horizon: Blocks to plan; None: the solver's own.

@@ -17,9 +17,11 @@ from lewm_core.planning.plan import Plan
 
 @dataclass(eq=False)
 class Frame:
-    """A picture ``(3, S, S)`` uint8, and its embedding ``(1, D)`` once a plan needed it."""
+    """A picture ``(3 C, S, S)`` uint8, the state fields then, ``(P,)``, for models that are given
+    some, and its embedding ``(1, D)`` once a plan needed it."""
 
     picture: Tensor
+    state: Tensor | None = None
     embedding: Tensor | None = None
 
 
@@ -29,7 +31,7 @@ class Goal:
 
     Attributes:
         serial: Tells goals apart, also two with the same picture.
-        embedding: ``(1, D)``.
+        embedding: ``(1, E)``.
         tolerance: Squared latent distance that counts as reached; None: never reached.
         arrival_ns: When to arrive, for a shrinking horizon; set by the first plan if None.
     """
@@ -116,7 +118,7 @@ class PlanRequest:
 
     @property
     def goal(self) -> Tensor:
-        """``(1, D)``."""
+        """``(1, E)``."""
         return self.pursued.embedding
 
 
@@ -170,7 +172,7 @@ class PlanResult:
 
 
 def as_picture(picture: NDArray[np.uint8] | Tensor) -> Tensor:
-    """Return ``(3, S, S)`` uint8 as a tensor, without a copy where it can be written to.
+    """Return ``(3 C, S, S)`` uint8 as a tensor, without a copy where it can be written to.
 
     Raises:
         PlanningError: The shape or type is another.
@@ -178,9 +180,11 @@ def as_picture(picture: NDArray[np.uint8] | Tensor) -> Tensor:
     if isinstance(picture, np.ndarray) and not picture.flags.writeable:
         picture = picture.copy()  # torch warns about memory it must not write to
     tensor = torch.as_tensor(picture)
-    if tensor.dim() != 3 or tensor.shape[0] != 3 or tensor.dtype != torch.uint8:
+    channels = tensor.shape[0] if tensor.dim() == 3 else 0
+    if channels == 0 or channels % 3 or tensor.dtype != torch.uint8:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise PlanningError(
-            f"a picture must be (3, S, S) uint8, got {tuple(tensor.shape)} {kind}"
+            f"a picture must be (3, S, S) uint8, with 3 more channels for each further camera, got "
+            f"{tuple(tensor.shape)} {kind}"
         )
     return tensor

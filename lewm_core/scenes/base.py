@@ -37,7 +37,7 @@ class MujocoScene(abc.ABC):
         action_upper: (A,).
         physics_step_s: s, of one step of MuJoCo.
         control_period_s: s, one command each; a whole multiple of `physics_step_s`.
-        camera: Name of the camera that pictures are taken through.
+        cameras: Names of those that pictures are taken through; the first is the usual one.
         criterion: When a goal counts as reached, for reports; `outcome` decides.
         varied_parts: What variations of looks and physics are about.
     """
@@ -51,7 +51,7 @@ class MujocoScene(abc.ABC):
     action_upper: ClassVar[NDArray[np.float64]]
     physics_step_s: ClassVar[float]
     control_period_s: ClassVar[float] = 0.1
-    camera: ClassVar[str]
+    cameras: ClassVar[Sequence[str]]
     criterion: ClassVar[Criterion]
     varied_parts: ClassVar[VariedParts]
 
@@ -76,7 +76,7 @@ class MujocoScene(abc.ABC):
         if self._shown_model is not self._model:
             models.append(self._shown_model)
         self._variations = Variations(self._mujoco, models, vary, self.varied_parts)
-        self._renderer = PictureRenderer(self._shown_model, self.camera)
+        self._renderer = PictureRenderer(self._shown_model, self.cameras)
         self._state_kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._state_size = self._mujoco.mj_stateSize(self._model, self._state_kind)
         self._command = np.zeros(len(self.action_lower))
@@ -287,20 +287,26 @@ class MujocoScene(abc.ABC):
             place = slice(first, first + _COORDINATES[model.jnt_type[joint]])
             data.qpos[place] = self._shown.qpos[place]
 
-    def render(self, width: int = 224, height: int = 224) -> NDArray[np.uint8]:
-        """Return what the camera sees now: (height, width, 3) uint8 RGB.
+    def render(
+        self, width: int = 224, height: int = 224, camera: str | None = None
+    ) -> NDArray[np.uint8]:
+        """Return what a camera sees now, by default the first: (height, width, 3) uint8 RGB.
 
         Raises:
-            UserError: OpenGL is missing, or the size is out of range.
+            UserError: OpenGL is missing, the size is out of range, or there is no such camera.
         """
         shown, data = self._shown, self._data
         shown.qpos[:] = data.qpos
         if self._model.nmocap:
             shown.mocap_pos[:], shown.mocap_quat[:] = data.mocap_pos, data.mocap_quat
-        return self._show(width, height)
+        return self._show(width, height, camera)
 
     def render_state(
-        self, state: ArrayLike, width: int = 224, height: int = 224
+        self,
+        state: ArrayLike,
+        width: int = 224,
+        height: int = 224,
+        camera: str | None = None,
     ) -> NDArray[np.uint8]:
         """Return the picture of a ground truth (N,) without disturbing the simulation.
 
@@ -308,16 +314,17 @@ class MujocoScene(abc.ABC):
             state: See `state_names`. Overlaps are drawn as they are.
             width: Of the picture, pixels.
             height: Of the picture, pixels.
+            camera: One of `cameras`; None: the first.
 
         Returns:
             (height, width, 3) uint8 RGB.
 
         Raises:
-            UserError: The state is not N finite numbers, OpenGL is missing, or the size is out of
-                range.
+            UserError: The state is not N finite numbers, OpenGL is missing, the size is out of
+                range, or there is no such camera.
         """
         self._place(self._shown, self.numbers(state))
-        return self._show(width, height)
+        return self._show(width, height, camera)
 
     def close(self) -> None:
         """Free the camera's buffers. The physics stays usable; a picture makes new buffers."""
@@ -338,7 +345,7 @@ class MujocoScene(abc.ABC):
             )
         return values
 
-    def _show(self, width: int, height: int) -> NDArray[np.uint8]:
+    def _show(self, width: int, height: int, camera: str | None) -> NDArray[np.uint8]:
         self._mujoco.mj_kinematics(self._shown_model, self._shown)
         self._mujoco.mj_camlight(self._shown_model, self._shown)
-        return self._renderer.render(self._shown, width, height)
+        return self._renderer.render(self._shown, width, height, camera)

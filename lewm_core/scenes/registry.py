@@ -29,6 +29,7 @@ class Scene(Protocol):
     action_lower: NDArray  # (A,)
     action_upper: NDArray  # (A,)
     criterion: Criterion
+    cameras: Sequence[str]  # names; the first is the usual one
 
     def reset(self, seed: int | None = None, state: ArrayLike | None = None) -> NDArray:
         """Begin anew from a drawn state or a ground truth (N,); returns the ground truth (N,)."""
@@ -54,10 +55,12 @@ class Scene(Protocol):
     def set_state(self, full: ArrayLike) -> None:
         """Go back to what `get_state` returned, to the bit."""
 
-    def render(self, width: int, height: int) -> NDArray:
-        """Return what the camera sees: (height, width, 3) uint8 RGB."""
+    def render(self, width: int, height: int, camera: str | None = None) -> NDArray:
+        """Return what a camera sees, by default the first: (height, width, 3) uint8 RGB."""
 
-    def render_state(self, state: ArrayLike, width: int, height: int) -> NDArray:
+    def render_state(
+        self, state: ArrayLike, width: int, height: int, camera: str | None = None
+    ) -> NDArray:
         """Return the picture of a ground truth (N,) without disturbing the simulation."""
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import threading
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -133,35 +134,45 @@ class _Target:
 
 
 class PictureRenderer:
-    """Renders one model through one of its cameras at any size, without shadows or reflections.
+    """Renders one model through some of its cameras at any size, without shadows or reflections.
 
     May be used from several threads, each gets buffers of its own. `close` frees those of the
     calling thread.
     """
 
-    def __init__(self, model: Any, camera: str) -> None:
+    def __init__(self, model: Any, cameras: Sequence[str]) -> None:
         """Prepare for ``model`` (an ``MjModel``); nothing of OpenGL is touched before `render`."""
         self._mujoco = load_mujoco()
         self._model = model
-        self._camera = self._mujoco.MjvCamera()
-        self._camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera(camera).id
+        self._cameras = {}
+        for name in cameras:
+            camera = self._cameras[name] = self._mujoco.MjvCamera()
+            camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED
+            camera.fixedcamid = model.camera(name).id
         self._local = threading.local()
 
-    def render(self, data: Any, width: int, height: int) -> NDArray[np.uint8]:
+    def render(
+        self, data: Any, width: int, height: int, camera: str | None = None
+    ) -> NDArray[np.uint8]:
         """Return the picture of ``data``, whose positions and cameras must be up to date.
 
         Args:
             data: The ``MjData`` to show.
             width: Of the picture, pixels.
             height: Of the picture, pixels.
+            camera: Name of the camera; None: the first.
 
         Returns:
             (height, width, 3) uint8 RGB, a new array.
 
         Raises:
-            UserError: No OpenGL context can be made, or the picture is too large.
+            UserError: No OpenGL context can be made, the picture is too large, or there is no such
+                camera.
         """
+        if camera is not None and camera not in self._cameras:
+            raise UserError(
+                f"unknown camera {camera!r}; the scene has {', '.join(self._cameras)}"
+            )
         if not (1 <= width <= LARGEST_PICTURE and 1 <= height <= LARGEST_PICTURE):
             raise UserError(
                 f"a picture of {width}x{height} pixels cannot be rendered; take a size from "
@@ -184,7 +195,7 @@ class PictureRenderer:
             data,
             target.options,
             None,
-            self._camera,
+            self._cameras[camera or next(iter(self._cameras))],
             mujoco.mjtCatBit.mjCAT_ALL,
             target.scene,
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,16 +77,17 @@ def _mass(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
 
 
 def _camera(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
-    camera = model.camera(parts.camera).id
-    turn = rng.uniform(-_CAMERA_TURN, _CAMERA_TURN) / 2
-    shift = rng.uniform(-_CAMERA_SHIFT, _CAMERA_SHIFT, 2) * parts.view_size
-    w, x, y, z = model.cam_quat[camera]
-    c, s = math.cos(turn), math.sin(turn)
-    # About its own line of sight, and along its own picture plane.
-    model.cam_quat[camera] = (c * w - s * z, c * x + s * y, c * y - s * x, c * z + s * w)
-    right, up = _axes((w, x, y, z))
-    model.cam_pos[camera] += shift[0] * right + shift[1] * up
-    model.cam_fovy[camera] *= rng.uniform(*_CAMERA_ZOOM)
+    for name, view_size in parts.views.items():
+        camera = model.camera(name).id
+        turn = rng.uniform(-_CAMERA_TURN, _CAMERA_TURN) / 2
+        shift = rng.uniform(-_CAMERA_SHIFT, _CAMERA_SHIFT, 2) * view_size
+        w, x, y, z = model.cam_quat[camera]
+        c, s = math.cos(turn), math.sin(turn)
+        # About its own line of sight, and along its own picture plane.
+        model.cam_quat[camera] = (c * w - s * z, c * x + s * y, c * y - s * x, c * z + s * w)
+        right, up = _axes((w, x, y, z))
+        model.cam_pos[camera] += shift[0] * right + shift[1] * up
+        model.cam_fovy[camera] *= rng.uniform(*_CAMERA_ZOOM)
 
 
 def _axes(quaternion: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -185,8 +186,7 @@ class VariedParts:
     """What of a scene variations are about.
 
     Args:
-        camera: Its name.
-        view_size: Edge of what the picture shows, m.
+        views: Names of the cameras, each with the edge of what its picture shows, m.
         sized_geoms: Geoms that ``size`` scales, each by itself.
         weighed_bodies: Bodies of the object: ``mass`` scales each by itself, violations happen to
             them.
@@ -195,13 +195,12 @@ class VariedParts:
 
     def __init__(
         self,
-        camera: str,
-        view_size: float,
+        views: Mapping[str, float],
         sized_geoms: Sequence[str] = (),
         weighed_bodies: Sequence[str] = (),
         object_state: tuple[int, int] = (0, 0),
     ) -> None:
-        self.camera, self.view_size = camera, view_size
+        self.views = views
         self.sized_geoms, self.weighed_bodies = sized_geoms, weighed_bodies
         self.object_state = slice(*object_state)
 

@@ -20,6 +20,7 @@ from lewm_core.data.contract import (
     load_contract,
 )
 from lewm_core.data.frame_cache import FrameCache
+from lewm_core.data.observation import given_state
 from lewm_core.data.origin import Origin, read_origins
 from lewm_core.data.split import split_episodes
 from lewm_core.errors import BagError, ContractError
@@ -149,11 +150,12 @@ class TrainingData:
             batch_size or config.batch_size,
             seed,
             pictures,
+            config.model.inputs.state_names,
         )
 
 
 def pictures_on(cache: FrameCache, device: torch.device) -> Tensor:
-    """Return all pictures of a cache ``(N, 3, S, S)``, uint8, in the memory of a device."""
+    """Return all pictures of a cache ``(N, 3 C, S, S)``, uint8, in the memory of a device."""
     pictures = torch.empty(tuple(cache.frames.shape), dtype=torch.uint8, device=device)
     for first in range(0, len(pictures), _CHUNK):
         part = torch.from_numpy(np.asarray(cache.frames[first : first + _CHUNK]))
@@ -210,13 +212,18 @@ def open_data(
     Args:
         paths: Dataset folders, bag folders or bag files.
         contract: What they were recorded under.
-        config: Image size and held-out part.
+        config: Cameras, image size and held-out part.
         progress: Called with (done, all) bags while the cache is built.
 
     Raises:
-        UserError: No bags, bags without the contract's topics, or no held-out episode.
+        UserError: No bags, bags without the contract's topics, no held-out episode, or the model
+            is to be given what the contract does not have.
     """
-    cache = build_cache(paths, contract, config.model.image_size, progress=progress)
+    inputs = config.model.inputs
+    given_state(contract, inputs)
+    cache = build_cache(
+        paths, contract, config.model.image_size, cameras=inputs.cameras, progress=progress
+    )
     names = [episode.name for episode in cache.episodes]
     trained, held_out = split_episodes(names, config.held_out_fraction)
     return TrainingData(
@@ -236,7 +243,8 @@ def resolve(
 
     Args:
         config: As loaded.
-        data: Decides how many steps an epoch has.
+        data: Decides how many steps an epoch has; its contract, which state fields the model is
+            given.
         threads: CPU threads, where none are set.
         precision: In the place of ``auto``.
         device: In the place of ``auto``.
@@ -247,6 +255,8 @@ def resolve(
         "precision": precision,
         "device": device,
     }
+    state = given_state(data.contract, config.model.inputs)
+    values["model"]["inputs"]["state"] = list(state) or False
     if config.steps is None:
         clips = data.train_sampler(config).number_of_clips
         values["steps"] = max(1, round((config.epochs or 1) * clips / config.batch_size))

@@ -81,6 +81,7 @@ def embed_episodes(
         names: Of those to encode.
         device: Where the result lies.
     """
+    columns = [cache.state_names.index(name) for name in model.config.inputs.state_names]
     ticks = cache.ticks_of(names)
     rows = np.full(len(cache.frame_index), -1, np.int64)
     seen = ticks[cache.frame_index[ticks] >= 0]
@@ -90,8 +91,13 @@ def embed_episodes(
     with torch.inference_mode():
         for begin in range(0, len(pictures), _CHUNK):
             chunk = np.asarray(cache.frames[pictures[begin : begin + _CHUNK]])
-            parts.append(model.encode(torch.from_numpy(chunk)[None].to(device))[0])
-    z = torch.cat(parts) if parts else torch.zeros((0, model.embedding_dim), device=device)
+            frames = torch.from_numpy(chunk)[None].to(device)
+            given = None
+            if columns:
+                values = cache.states[seen[begin : begin + _CHUNK]][:, columns]
+                given = torch.from_numpy(values.astype(np.float32))[None].to(device)
+            parts.append(model.encode(frames, given)[0])
+    z = torch.cat(parts) if parts else torch.zeros((0, model.latent_dim), device=device)
     ahead, behind = _neighbours(cache, set(names), rows >= 0, model.frame_skip)
     return EmbeddedEpisodes(
         z.clone(),  # out of inference mode: training needs an ordinary tensor

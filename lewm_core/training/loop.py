@@ -114,6 +114,7 @@ class Trainer:
         self.model = WorldModel(config.model)
         mean, std = self._sampler.action_statistics()
         self.model.set_action_statistics(mean, std)
+        self.model.set_state_statistics(*self._sampler.input_statistics())
         self.model.to(device)
         self._optimiser = torch.optim.AdamW(
             self.model.parameters(),
@@ -260,7 +261,7 @@ class Trainer:
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
         ):
-            terms = self._loss(batch.frames, batch.actions)
+            terms = self._loss(batch.frames, batch.actions, batch.inputs)
         self._optimiser.zero_grad(set_to_none=True)
         terms.total.backward()
         norm = nn.utils.clip_grad_norm_(

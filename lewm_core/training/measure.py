@@ -33,7 +33,7 @@ class ClipSource(Protocol):
     number_of_clips: int
 
     def batch(self, step: int) -> Clips:
-        """Return a batch of clips, (B, T, 3, S, S) and (B, T, F, A)."""
+        """Return a batch of clips, (B, T, 3 C, S, S) and (B, T, F, A)."""
         ...
 
 
@@ -50,7 +50,7 @@ class LabelledFrames:
     """Pictures of some episodes and the states at their ticks, in the order of recording.
 
     Attributes:
-        frames: (N, 3, S, S) uint8.
+        frames: (N, 3 C, S, S) uint8.
         states: (N, S) float32, NaN where none was recorded.
     """
 
@@ -67,7 +67,7 @@ class Measurement:
         prediction_error: Mean squared error over variance, for 1, 2, ... blocks ahead.
         nothing_changes: The same for a predictor that repeats the last embedding.
         one_block_distance: Median squared distance of embeddings one block apart, summed over
-            the D dimensions: the scale that the planner's goal tolerance is measured in.
+            the E dimensions of a goal: the scale that the planner's goal tolerance is measured in.
     """
 
     health: Health
@@ -104,7 +104,11 @@ def pick_frames(cache: Frames, ticks: np.ndarray, most: int) -> LabelledFrames:
 
 @torch.no_grad()
 def embed(model: WorldModel, frames: Tensor, batch_size: int = 512) -> Tensor:
-    """Return embeddings (N, D) float32 on the CPU of pictures (N, 3, S, S) uint8."""
+    """Return embeddings (N, E) float32 on the CPU of pictures (N, 3 C, S, S) uint8.
+
+    State fields that the model is given beside them are left out: what is measured is what the
+    pictures became.
+    """
     device = next(model.parameters()).device
     parts = [
         model.encode(part[:, None].to(device))[:, 0].float().cpu()
@@ -144,14 +148,16 @@ def measure_predictions(
         used += rows
         frames = batch.frames[:rows].to(device)
         actions = model.normalise_actions(batch.actions[:rows].to(device))
-        z = model.encode(frames).float()
+        inputs = None if batch.inputs is None else batch.inputs[:rows].to(device)
+        z = model.encode(frames, inputs).float()
         last = frames.shape[1] - 1
         past, future = actions[:, : history - 1], actions[:, None, history - 1 : last]
         predicted = model.rollout(z[:, :history], past, future)[:, 0].float()
         target = z[:, history:]
         errors.append(((predicted - target) ** 2).mean(-1).cpu())
         unchanged.append(((z[:, history - 1 : history] - target) ** 2).mean(-1).cpu())
-        steps_apart.append(((z[:, 1:] - z[:, :-1]) ** 2).sum(-1).flatten().cpu())
+        seen_apart = (z[:, 1:] - z[:, :-1])[..., : model.embedding_dim]
+        steps_apart.append((seen_apart**2).sum(-1).flatten().cpu())
         seen.append(z.flatten(0, 1).cpu())
     variance = torch.cat(seen).var(0, unbiased=False).mean().clamp_min(1e-12)
     return (

@@ -22,6 +22,7 @@ class Clips(Protocol):
 
     frames: Tensor
     actions: Tensor
+    inputs: Tensor | None
 
 
 class Sampler(Protocol):
@@ -38,13 +39,15 @@ class Batch:
 
     Attributes:
         step: Number of the step it belongs to.
-        frames: (B, T, 3, S, S) uint8.
+        frames: (B, T, 3 C, S, S) uint8.
         actions: (B, T, F, A) float32 in physical units, NaN where not recorded.
+        inputs: (B, T, P) float32, the state fields that the model is given; None if there are none.
     """
 
     step: int
     frames: Tensor
     actions: Tensor
+    inputs: Tensor | None = None
 
 
 class _Failure:
@@ -119,11 +122,14 @@ class BatchPipeline:
     def _gather(self, step: int) -> Batch:
         clips = self._sampler.batch(step)
         frames, actions = clips.frames[self._part], clips.actions[self._part]
+        inputs = None if clips.inputs is None else clips.inputs[self._part]
         if self._pin:
             actions = actions.pin_memory()
+            if inputs is not None:
+                inputs = inputs.pin_memory()
             if frames.device.type == "cpu":  # else gathered on the GPU
                 frames = frames.pin_memory()
-        return Batch(step, frames, actions)
+        return Batch(step, frames, actions, inputs)
 
     def _put(self, item: Batch | _Failure | None) -> None:
         while not self._stopped.is_set():
@@ -142,6 +148,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.step,
         batch.frames.to(device, non_blocking=True),
         batch.actions.to(device, non_blocking=True),
+        None if batch.inputs is None else batch.inputs.to(device, non_blocking=True),
     )
 
 

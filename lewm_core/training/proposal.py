@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from lewm_core.model.imagination import imagine
-from lewm_core.model.proposal import Proposal
-from lewm_core.model.world_model import WorldModel
+from lewm_core.model.proposal import Proposal, make_proposal
+from lewm_core.model.world_model import WorldModel, goal_difference
 from lewm_core.training.config import ProposalTrainingConfig
 from lewm_core.training.embeddings import EmbeddedEpisodes
 from lewm_core.training.refinement import Report
@@ -89,7 +89,7 @@ def train_proposal(
     """
     device = episodes.z.device
     torch.manual_seed(seed)
-    proposal = Proposal(model.embedding_dim, model.config.block_dim, config.network).to(device)
+    proposal = make_proposal(model.config, config.network).to(device)
     if start is not None and start.config == config.network:
         proposal.load_state_dict(start.state_dict())
     optimiser = torch.optim.AdamW(
@@ -113,7 +113,9 @@ def train_proposal(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                loss = _imitation_error(proposal, imitated, config.batch_size)
+                loss = _imitation_error(
+                    proposal, imitated, config.batch_size, model.embedding_dim
+                )
                 if share >= config.imagination_from and config.imagination_weight > 0:
                     loss = loss + config.imagination_weight * _imagination_error(
                         model, proposal, imagined, config, limits
@@ -158,15 +160,15 @@ def score_proposal(
     goals = _Goals(episodes, behind, horizon, seed=0)
     starts, ends = [], []
     with torch.inference_mode():
-        error = float(_imitation_error(proposal, goals, 4 * number))
+        error = float(_imitation_error(proposal, goals, 4 * number, model.embedding_dim))
         for blocks in range(1, horizon + 1):
             ticks, to_go = goals.draw(number, blocks)
-            z, goal = goals.history(ticks), goals.after(ticks, to_go)
+            z, goal = goals.history(ticks), goals.goal(ticks, to_go, model.embedding_dim)
             states = imagine(
                 model, proposal, z, goals.past(ticks), goal, to_go, blocks, limits
             ).states
-            starts.append(float((z[:, -1] - goal).square().sum(dim=-1).median()))
-            ends.append(float((states[:, -1] - goal).square().sum(dim=-1).median()))
+            starts.append(float(goal_difference(z[:, -1], goal).square().sum(dim=-1).median()))
+            ends.append(float(goal_difference(states[:, -1], goal).square().sum(dim=-1).median()))
     return ProposalScore(error, ends, starts)
 
 
@@ -221,6 +223,10 @@ class _Goals:
         """``(n, D)``."""
         return self.episodes.states(ticks, blocks[:, None])[:, 0]
 
+    def goal(self, ticks: Tensor, blocks: Tensor, size: int) -> Tensor:
+        """``(n, E)``, what a picture of that state says: its first ``size`` numbers."""
+        return self.after(ticks, blocks)[:, :size]
+
     def previous(self, ticks: Tensor) -> Tensor:
         """``(n, D)`` one block before; the state itself where an episode begins."""
         back = -(self.episodes.behind[ticks] > 0).long()
@@ -233,11 +239,14 @@ class _Goals:
         return torch.randint(below, (number,), generator=self._generator, device=self._device)
 
 
-def _imitation_error(proposal: Proposal, goals: _Goals, number: int) -> Tensor:
+def _imitation_error(proposal: Proposal, goals: _Goals, number: int, goal_dim: int) -> Tensor:
     ticks, to_go = goals.draw(number)
     now = torch.zeros_like(ticks)
     proposed = proposal(
-        goals.previous(ticks), goals.after(ticks, now), goals.after(ticks, to_go), to_go
+        goals.previous(ticks),
+        goals.after(ticks, now),
+        goals.goal(ticks, to_go, goal_dim),
+        to_go,
     )
     recorded = goals.episodes.actions(ticks, now[:1, None])[:, 0]
     return (proposed - recorded).square().mean()
@@ -252,7 +261,7 @@ def _imagination_error(
 ) -> Tensor:
     number = config.imagination_batch_size
     ticks, to_go = goals.draw(number)
-    goal = goals.after(ticks, to_go)
+    goal = goals.goal(ticks, to_go, model.embedding_dim)
     states = imagine(
         model,
         proposal,
@@ -264,4 +273,5 @@ def _imagination_error(
         limits,
     ).states
     end = states[torch.arange(number, device=states.device), to_go - 1]
-    return ((end - goal).square().mean(dim=-1) + config.imagination_floor).log().mean()
+    away = goal_difference(end, goal).square().mean(dim=-1)
+    return (away + config.imagination_floor).log().mean()

@@ -1,7 +1,8 @@
-"""Pictures the model is shown: of the camera and of goals, checked against the contract."""
+"""Pictures the model is shown: of its cameras and of goals, checked against the contract."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from lewm_ros.codecs import decode_message
 
 #: A goal file is read into memory before it is looked at; a picture from a camera is smaller.
 _LARGEST_FILE_BYTES = 64 * 2**20
+#: Stands for a camera's name in the path of a goal.
+_CAMERA = "{camera}"
 
 
 def picture_from_message(message: Any, camera: Camera, image_size: int) -> NDArray[np.uint8]:
@@ -34,25 +37,70 @@ def picture_from_message(message: Any, camera: Camera, image_size: int) -> NDArr
     return _prepare(decode_message(message), camera, image_size, f"picture on {camera.topic}")
 
 
-def goal_from_message(message: Any, camera: Camera, image_size: int) -> NDArray[np.uint8]:
-    """As `picture_from_message`, for a goal that came in a request.
+def goal_from_messages(
+    messages: Sequence[Any], cameras: Sequence[Camera], image_size: int
+) -> NDArray[np.uint8]:
+    """Return a goal that came in a request, one picture of each of the model's cameras.
 
-    Raises:
-        ImageError: The goal cannot be decoded or has another size than the camera's pictures.
-    """
-    return _prepare(decode_message(message), camera, image_size, "goal picture")
-
-
-def goal_from_file(path: str | Path, camera: Camera, image_size: int) -> NDArray[np.uint8]:
-    """Read a goal picture from a PNG or JPEG file.
+    Args:
+        messages: ``sensor_msgs/msg/Image``, in the order of ``cameras``.
+        cameras: C that the model sees.
+        image_size: Edge of the model's picture, px.
 
     Returns:
-        ``(3, S, S)`` uint8 RGB.
+        ``(3 C, S, S)`` uint8 RGB.
 
     Raises:
-        ImageError: The file is missing, too large, not a picture, or of another size.
+        ImageError: One picture too many or too few, one cannot be decoded, or has another size
+            than its camera's pictures.
     """
-    file = Path(path).expanduser()
+    if len(messages) != len(cameras):
+        raise ImageError(
+            f"the goal has {len(messages)} pictures: give one of each camera of the model, "
+            f"{', '.join(camera.name for camera in cameras)}, in this order"
+        )
+    pictures = [
+        _prepare(decode_message(message), camera, image_size, "goal picture")
+        for message, camera in zip(messages, cameras, strict=True)
+    ]
+    return pictures[0] if len(pictures) == 1 else np.concatenate(pictures)
+
+
+def goal_from_file(
+    path: str | Path, cameras: Sequence[Camera], image_size: int
+) -> NDArray[np.uint8]:
+    """Read a goal from PNG or JPEG files.
+
+    Args:
+        path: For several cameras with ``{camera}`` in it, which stands for each one's name.
+        cameras: C that the model sees.
+        image_size: Edge of the model's picture, px.
+
+    Returns:
+        ``(3 C, S, S)`` uint8 RGB.
+
+    Raises:
+        ImageError: A file is missing, too large, not a picture, or of another size.
+    """
+    if len(cameras) == 1:
+        return _read_file(Path(path), cameras[0], image_size)
+    if _CAMERA not in str(path):
+        raise ImageError(
+            f"goal {path} is one file, the model sees {len(cameras)} cameras "
+            f"({', '.join(camera.name for camera in cameras)}): write {_CAMERA} in its name where "
+            "theirs belong"
+        )
+    return np.concatenate(
+        [
+            _read_file(Path(str(path).replace(_CAMERA, camera.name)), camera, image_size)
+            for camera in cameras
+        ]
+    )
+
+
+def _read_file(path: Path, camera: Camera, image_size: int) -> NDArray[np.uint8]:
+    """Read one picture as ``(3, S, S)``."""
+    file = path.expanduser()
     try:
         # Of a pipe or a device, reading might never end.
         if not file.is_file():

@@ -52,17 +52,28 @@ def imagination(
 ) -> Image:
     """Return what the planner looks at: newest picture left, goal right, a line of text below.
 
+    Several cameras are shown one below the other.
+
     Args:
-        newest: ``(3, S, S)`` uint8 RGB, as the model sees it.
-        goal: ``(3, S, S)``, or None: left black.
+        newest: ``(3 C, S, S)`` uint8 RGB, as the model sees it.
+        goal: ``(3 C, S, S)``, or None: left black.
         caption: One line.
         now_ns: ROS time.
     """
     size = 224
+    cameras = len(newest) // 3
     panels = [
-        np.zeros((size, size, 3), np.uint8) if picture is None else cv2.resize(
-            np.ascontiguousarray(picture.transpose(1, 2, 0)), (size, size),
-            interpolation=cv2.INTER_NEAREST,
+        np.zeros((size * cameras, size, 3), np.uint8)
+        if picture is None
+        else np.concatenate(
+            [
+                cv2.resize(
+                    np.ascontiguousarray(view.transpose(1, 2, 0)),
+                    (size, size),
+                    interpolation=cv2.INTER_NEAREST,
+                )
+                for view in np.split(picture, cameras)
+            ]
         )
         for picture in (newest, goal)
     ]

@@ -45,7 +45,7 @@ class GoalRequest:
     """What somebody asked for: one goal picture after the other.
 
     Attributes:
-        pictures: Each ``(3, S, S)`` uint8 RGB.
+        pictures: Each ``(3 C, S, S)`` uint8 RGB.
         source: Where they came from: a file, "service", "action".
         tolerance: Squared latent distance that counts as reached; None: never.
         timeout_s: ROS time for each goal; 0: no limit.

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm_core.data.contract import Camera, State
+from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import CheckpointError, UserError
 from lewm_ros.runtime import end_node, log_parameters, ros_imports, run_node
 
@@ -27,7 +29,7 @@ with ros_imports("lewm_ros.planner"):
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.msg import EpisodeEvent, PlanStatus
     from lewm_ros.planner.control_timer import ControlTimer
-    from lewm_ros.planner.goals import goal_from_file, goal_from_message, picture_from_message
+    from lewm_ros.planner.goals import goal_from_file, goal_from_messages, picture_from_message
     from lewm_ros.planner.mission import Ending, GoalRequest, Mission
     from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
     from lewm_ros.planner.pilot import PlannerPilot
@@ -49,9 +51,10 @@ _FAILURE = TransitionCallbackReturn.FAILURE
 class PlannerNode(LifecycleNode):
     """Node ``planner``: drives a robot to goal pictures with a world model (lifecycle node).
 
-    Subscribes the contract's camera topic, publishes the contract's action topic at the control
-    rate, ``~/status``, ``~/plan``, ``~/imagination`` (while someone listens) and
-    ``/diagnostics``; action ``~/reach_goal``; services ``~/set_goal``, ``~/stop``, ``~/resume``.
+    Subscribes the camera topics, and state topics, that the checkpoint's model is given; publishes
+    the contract's action topic at the control rate, ``~/status``, ``~/plan``, ``~/imagination``
+    (while someone listens) and ``/diagnostics``; action ``~/reach_goal``; services
+    ``~/set_goal``, ``~/stop``, ``~/resume``.
 
     Whatever is missing, late, not finite or not understood ends in the contract's hold command
     and a reason on ``~/status``.
@@ -202,11 +205,16 @@ class PlannerNode(LifecycleNode):
         self._goal_from_file = None
         if self._settings.goal_file:
             self._goal_from_file = goal_from_file(
-                self._settings.goal_file, session.contract.camera, session.image_size
+                self._settings.goal_file, session.layout.cameras, session.image_size
             )
         contract = session.contract
         self._topics = PlannerTopics(
-            self, contract, self._safely(self._on_image), self._safely(self._on_episode)
+            self,
+            contract,
+            session.layout,
+            self._safely(self._on_image),
+            self._safely(self._on_state),
+            self._safely(self._on_episode),
         )
         # Before the control timer: where both are due, the plan is asked for first.
         self._replan_timer = self.create_timer(
@@ -258,14 +266,18 @@ class PlannerNode(LifecycleNode):
         """Whether ``~/stop`` is latched."""
         return self._latch.latched
 
-    def goal_picture(self, source: Image | str) -> NDArray[np.uint8]:
-        """Return a goal as the model sees it, ``(3, S, S)``.
+    def number_of_cameras(self) -> int:
+        """How many pictures a goal has."""
+        return len(self._session.layout.cameras)
+
+    def goal_picture(self, source: Sequence[Image] | str) -> NDArray[np.uint8]:
+        """Return a goal as the model sees it, ``(3 C, S, S)``.
 
         Raises:
-            ImageError: It cannot be read or has another size than the camera's pictures.
+            ImageError: It cannot be read or has another size than the cameras' pictures.
         """
-        read = goal_from_file if isinstance(source, str) else goal_from_message
-        return read(source, self._session.contract.camera, self._session.image_size)
+        read = goal_from_file if isinstance(source, str) else goal_from_messages
+        return read(source, self._session.layout.cameras, self._session.image_size)
 
     def tolerance(self, asked: float) -> float | None:
         """Return the tolerance for a goal that asked for this one (0: the default)."""
@@ -296,17 +308,31 @@ class PlannerNode(LifecycleNode):
 
     # --- what comes in --------------------------------------------------------------------------
 
-    def _on_image(self, message: Any) -> None:
+    def _on_image(self, camera: Camera, message: Any) -> None:
         if not self._active:
             return
-        camera, now_ns = self._session.contract.camera, self._now_ns()
+        now_ns = self._now_ns()
         stamp_ns = stamp_to_ns(message.header.stamp) if camera.clock == "header" else now_ns
         size = self._session.image_size
         refusal = self._pilot.picture_came(
-            stamp_ns, now_ns, lambda: picture_from_message(message, camera, size)
+            camera.name, stamp_ns, now_ns, lambda: picture_from_message(message, camera, size)
         )
         if refusal:
             self.get_logger().warning(f"picture refused: {refusal}", throttle_duration_sec=2.0)
+
+    def _on_state(self, state: State, fields: dict[str, FieldSelector], message: Any) -> None:
+        if not self._active:
+            return
+        try:
+            values = {name: selector.get(message) for name, selector in fields.items()}
+        except LookupError as error:
+            self.get_logger().warning(
+                f"state on {state.topic} refused: {error}", throttle_duration_sec=2.0
+            )
+            return
+        from_header = state.clock == "header"
+        stamp_ns = stamp_to_ns(message.header.stamp) if from_header else self._now_ns()
+        self._pilot.state_came(state.topic, stamp_ns, values)
 
     def _on_episode(self, event: EpisodeEvent) -> None:
         if self._active and event.event == EpisodeEvent.START:

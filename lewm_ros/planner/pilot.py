@@ -7,16 +7,15 @@ whose outcomes are handed to `PlannerPilot.handle`. So nothing in here needs a l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.errors import ImageError
 from lewm_ros.msg import PlanStatus
-from lewm_ros.planner.camera_watch import CameraWatch
 from lewm_ros.planner.mission import Ending, GoalRequest, Mission
+from lewm_ros.planner.moments import Moment, MomentCollector
 from lewm_ros.planner.parameters import PlannerParameters
 from lewm_ros.planner.session import PlannerSession
 from lewm_ros.planner.status import PlannerReport
@@ -42,7 +41,7 @@ class Graph(Protocol):
     command_topic: str
 
     def camera_publishers(self) -> int:
-        """Number of publishers of the camera topic."""
+        """Number of publishers of the camera topic that has fewest."""
         ...
 
     def command_listeners(self) -> int:
@@ -79,8 +78,7 @@ class PlannerPilot:
         self._latch = latch
         self._graph = graph
         self._log = log
-        camera = session.contract.camera
-        self._camera = CameraWatch(camera.topic, camera.timeout)
+        self._moments = MomentCollector(session.layout, session.contract)
         self._period_ns = round(session.contract.control_period * 1e9)
         self.report = PlannerReport()
         self._restart()
@@ -98,7 +96,7 @@ class PlannerPilot:
         self.settings = settings
         self.report = PlannerReport(verdict=self._session.verdict_text)
         self._restart()
-        self._camera.reset()
+        self._moments.reset()
         self._controller.clear_goal()
         self._controller.reset()
         self._guard.reset()
@@ -139,11 +137,12 @@ class PlannerPilot:
     # --- pictures and time ----------------------------------------------------------------------
 
     def picture_came(
-        self, stamp_ns: int, now_ns: int, read: Callable[[], NDArray[np.uint8]]
+        self, camera: str, stamp_ns: int, now_ns: int, read: Callable[[], NDArray[np.uint8]]
     ) -> str:
         """Take a picture.
 
         Args:
+            camera: Its name in the contract.
             stamp_ns: When it was taken.
             now_ns: ROS time.
             read: Decodes it to ``(3, S, S)`` uint8; called only if the stamp is good.
@@ -151,27 +150,35 @@ class PlannerPilot:
         Returns:
             Why it could not be decoded; empty otherwise.
         """
-        if not self._camera.accepts(stamp_ns, now_ns):
-            return ""
-        try:
-            picture = read()
-        except (ImageError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            self._camera.refuse(reason)
-            return reason
-        self._camera.accept(stamp_ns)
-        self.newest_picture = picture
-        self._controller.observe(stamp_ns, picture)
+        refusal = self._moments.picture_came(camera, stamp_ns, now_ns, read)
+        self._look()
+        return refusal
+
+    def state_came(self, topic: str, stamp_ns: int, values: Mapping[str, float]) -> None:
+        """Take what the robot measured of itself, by the names of the contract's fields."""
+        self._moments.state_came(topic, stamp_ns, values)
+        self._look()
+
+    def _look(self) -> None:
+        """See whether what came makes a moment to plan from, and plan if it is time."""
+        moment = self._moments.take()
+        if moment is None:
+            return
+        self.newest_picture = moment.seen.picture
+        self._controller.observe(moment.stamp_ns, moment.seen.picture, moment.seen.state)
         if self._mission.request is None:
-            return ""
+            return
         if self._plan_due_ns is not None:
             self._want_plan()
+        self._assess(moment)
+
+    def _assess(self, moment: Moment) -> None:
         # More often than the control rate, a distance is of no use to anybody.
+        stamp_ns = moment.stamp_ns
         since_ns = math.inf if self._assessed_ns is None else stamp_ns - self._assessed_ns
         if not 0 <= since_ns < 0.9 * self._period_ns:
             self._assessed_ns = stamp_ns
             self._thread.want_assessment(self._mission.serial, stamp_ns)
-        return ""
 
     def scene_began(self) -> None:
         """A scene was reset: what was seen before belongs to another past."""
@@ -180,7 +187,7 @@ class PlannerPilot:
     def clock_jumped(self) -> None:
         """ROS time was set back or changed its source: stamps from before mean nothing."""
         self._controller.reset()
-        self._camera.forget()
+        self._moments.forget()
         self._assessed_ns = None
         self._plan_due_ns = None
 
@@ -196,7 +203,7 @@ class PlannerPilot:
             self._want_goal()
         elif not self._thread.planning:
             self._plan_due_ns = now_ns
-            if self._camera.age_s(now_ns) * 1e9 < self._period_ns / 2:
+            if self._moments.age_s(now_ns) * 1e9 < self._period_ns / 2:
                 self._want_plan()
 
     def _want_plan(self) -> None:
@@ -283,7 +290,7 @@ class PlannerPilot:
         reason = wanted.reason
         if reason == "plan exhausted":
             reason += f"; making one takes {self.report.plan_times.newest:.2f} s"
-        command = self._guard.check(values, now_ns, self._camera.deadline_ns(), reason)
+        command = self._guard.check(values, now_ns, self._moments.deadline_ns(), reason)
         if command.hold:
             if self._controller.wants_plan(now_ns):
                 # The plan ran out or was dropped: the next one must not wait for the timer.
@@ -331,7 +338,7 @@ class PlannerPilot:
 
     def _obstacle(self, now_ns: int) -> str:
         """Why nothing can be done until somebody else does something; empty if it can."""
-        problem = self._camera.problem(now_ns)
+        problem = self._moments.problem(now_ns)
         if problem and self._graph.camera_publishers() == 0:
             return f"{problem}; nobody publishes it"
         if not problem and self._graph.command_listeners() == 0:
@@ -349,8 +356,9 @@ class PlannerPilot:
             report.goal_tolerance = request.tolerance
         report.goal_distance = self._mission.distance
         report.plan_cost = self._mission.plan_cost
-        report.image_age = self._camera.age_s(now_ns)
-        report.images = self._camera.counters.received
-        report.images_refused = self._camera.counters.refused
+        counters = self._moments.counters
+        report.image_age = self._moments.age_s(now_ns)
+        report.images = counters.received
+        report.images_refused = counters.refused
         report.commands_clipped = self._guard.counters.clipped
         report.commands_slowed = self._guard.counters.slowed

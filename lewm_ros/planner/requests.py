@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -35,8 +35,12 @@ class Host(Protocol):
         """Whether ``~/stop`` is latched."""
         ...
 
-    def goal_picture(self, source: Image | str) -> NDArray[np.uint8]:
-        """A goal as the model sees it, ``(3, S, S)``; raises `UserError`."""
+    def number_of_cameras(self) -> int:
+        """How many pictures a goal has: C."""
+        ...
+
+    def goal_picture(self, source: Sequence[Image] | str) -> NDArray[np.uint8]:
+        """A goal as the model sees it, ``(3 C, S, S)``; raises `UserError`."""
         ...
 
     def tolerance(self, asked: float) -> float | None:
@@ -125,7 +129,8 @@ class PlannerRequests:
         if problem:
             return problem
         try:
-            picture = self._host.goal_picture(asked.path or asked.image)
+            pictures = [asked.image, *asked.further_images]
+            picture = self._host.goal_picture(asked.path or pictures)
         except UserError as error:
             return _line(error)
         tolerance = self._host.tolerance(asked.tolerance)
@@ -171,24 +176,37 @@ class PlannerRequests:
         if self._host.stopped():
             return Outcome(Ending.STOPPED, self._host.why_not())
         problem = _tolerance_problem(asked.tolerance)
+        cameras = self._host.number_of_cameras()
         if not asked.goals:
             problem = "goals is empty: give at least one picture"
+        elif len(asked.goals) % cameras:
+            problem = (
+                f"goals has {len(asked.goals)} pictures, but the model sees {cameras} cameras: "
+                "give one of each for every goal"
+            )
         if asked.timeout.sec < 0:
             problem = f"timeout is {asked.timeout.sec} s: give 0 (no limit) or more"
         if problem:
             return Outcome(Ending.INVALID_GOAL, problem)
-        for index, image in enumerate(asked.goals):
+        for index, images in enumerate(self._goals(asked)):
             try:
-                self._host.goal_picture(image)
+                self._host.goal_picture(images)
             except UserError as error:
-                return Outcome(Ending.INVALID_GOAL, f"goals[{index}]: {_line(error)}")
+                return Outcome(Ending.INVALID_GOAL, f"goals[{index * cameras}]: {_line(error)}")
         return None
+
+    def _goals(self, asked: ReachGoal.Goal) -> list[Sequence[Image]]:
+        """The pictures of each goal, one of each camera."""
+        cameras = self._host.number_of_cameras()
+        return [
+            asked.goals[first : first + cameras] for first in range(0, len(asked.goals), cameras)
+        ]
 
     def _take_action_goal(
         self, handle: ServerGoalHandle, answer: Callable[[Outcome], None]
     ) -> None:
         asked = handle.request
-        pictures = [self._host.goal_picture(image) for image in asked.goals]
+        pictures = [self._host.goal_picture(images) for images in self._goals(asked)]
         timeout_s = asked.timeout.sec + asked.timeout.nanosec * 1e-9
         request = GoalRequest(
             pictures, "action", self._host.tolerance(asked.tolerance), timeout_s, answer

@@ -15,6 +15,7 @@ import torch
 
 import lewm_core
 from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import CheckpointError, ConfigError, ContractError
 from lewm_core.model.verdict import Verdict, read_verdict
 from lewm_core.model.world_model import WorldModel
@@ -54,6 +55,12 @@ class PlannerSession:
     one_block_distance: float | None
     threads: int
     verdict: Verdict | None = None
+
+    @property
+    def layout(self) -> ObservationLayout:
+        """What the model is given: which cameras and state fields of the contract."""
+        config = self.model.config
+        return ObservationLayout.of(self.contract, config.inputs, config.image_size)
 
     @property
     def image_size(self) -> int:
@@ -129,6 +136,8 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
         config = config.model_copy(update={"solver": solver})
     given = load_contract(parameters.contract) if parameters.contract else None
     contract = _agreed_contract(model, given, parameters, log)
+    # Refuses a contract without what the model is given.
+    ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
     device = _device(parameters.device)
     threads = parameters.threads or max(1, (os.cpu_count() or 2) - 1)
     torch.set_num_threads(threads)
@@ -207,15 +216,18 @@ def _warm(session: PlannerSession, log: Log) -> None:
     controller = RecedingHorizonController.from_contract(
         session.model, session.contract, session.config
     )
-    picture = np.zeros((3, session.image_size, session.image_size), np.uint8)
+    model = session.model
+    size = session.image_size
+    picture = np.zeros((model.config.picture_channels, size, size), np.uint8)
+    state = model.state_mean.cpu().numpy() if model.state_dim else None
     block_ns = round(session.block_s * 1e9)
     started = time.perf_counter()
     failure = ""
     try:
-        for index in range(session.model.history):
-            controller.observe(index * block_ns, picture)
+        for index in range(model.history):
+            controller.observe(index * block_ns, picture, state)
         controller.set_goal(picture)
-        result = controller.replan((session.model.history - 1) * block_ns)
+        result = controller.replan((model.history - 1) * block_ns)
         failure = result.reason if result.plan is None else ""
     except lewm_core.errors.PlanningError as error:
         failure = str(error)

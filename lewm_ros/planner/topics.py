@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from lewm_core.data.contract import Contract
+from lewm_core.data.contract import Camera, Contract, State
+from lewm_core.data.fields import FieldSelector
+from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos
 from lewm_ros.command_messages import CommandWriter, message_class
 from lewm_ros.msg import ActionPlan, EpisodeEvent
@@ -23,12 +26,15 @@ _PLAN_DEPTH, _IMAGINATION_DEPTH = 5, 1
 
 
 class PlannerTopics:
-    """Camera and episode subscriptions, command, plan and imagination publishers.
+    """Subscriptions to all that the model is given and to episodes; what the planner publishes.
 
     Args:
         node: They are made on this node.
         contract: Names and types.
-        on_image: Gets the camera's messages.
+        layout: Which cameras and state fields.
+        on_image: Gets a camera and its messages.
+        on_state: Gets a state topic, where the fields that the model is given are in its messages,
+            and the messages.
         on_episode: Gets the events of a scene.
 
     Raises:
@@ -39,14 +45,14 @@ class PlannerTopics:
         self,
         node: LifecycleNode,
         contract: Contract,
-        on_image: Callable[[Any], None],
+        layout: ObservationLayout,
+        on_image: Callable[[Camera, Any], None],
+        on_state: Callable[[State, dict[str, FieldSelector], Any], None],
         on_episode: Callable[[EpisodeEvent], None],
     ) -> None:
         self._node = node
         self._contract = contract
         self._writer = CommandWriter(contract)
-        camera = contract.camera
-        camera_class = message_class(camera.message)
         self._commands = node.create_lifecycle_publisher(
             self._writer.message_type, contract.action.topic, qos.COMMAND
         )
@@ -54,9 +60,25 @@ class PlannerTopics:
         self._imagination = node.create_lifecycle_publisher(
             Image, "~/imagination", _IMAGINATION_DEPTH
         )
-        self._images = node.create_subscription(
-            camera_class, camera.topic, on_image, qos.CAMERA_NEWEST
-        )
+        self._images = [
+            node.create_subscription(
+                message_class(camera.message),
+                camera.topic,
+                functools.partial(on_image, camera),
+                qos.CAMERA_NEWEST,
+            )
+            for camera in layout.cameras
+        ]
+        self._states = [
+            node.create_subscription(
+                message_class(state.message),
+                state.topic,
+                functools.partial(on_state, state, fields),
+                qos.STATE,
+            )
+            for state in contract.states
+            if (fields := _fields(state, layout.state_names))
+        ]
         self._episodes = node.create_subscription(
             EpisodeEvent, "episode", on_episode, qos.EPISODE
         )
@@ -64,14 +86,14 @@ class PlannerTopics:
 
     def destroy(self) -> None:
         """Free them all."""
-        self._node.destroy_subscription(self._images)
-        self._node.destroy_subscription(self._episodes)
+        for subscription in (*self._images, *self._states, self._episodes):
+            self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._plans, self._imagination):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def camera_publishers(self) -> int:
-        """Number of publishers of the camera topic."""
-        return self._node.count_publishers(self._images.topic_name)
+        """Number of publishers of the camera topic that has fewest."""
+        return min(self._node.count_publishers(image.topic_name) for image in self._images)
 
     def command_listeners(self) -> int:
         """Number of subscribers of the command topic."""
@@ -108,11 +130,21 @@ class PlannerTopics:
         """Publish what the planner looks at, if anybody wants to see it.
 
         Args:
-            newest: ``(3, S, S)`` uint8 RGB, or None: nothing is published.
-            goal: ``(3, S, S)``, or None.
+            newest: ``(3 C, S, S)`` uint8 RGB, or None: nothing is published.
+            goal: ``(3 C, S, S)``, or None.
             distance: Squared latent distance between them.
             now_ns: ROS time.
         """
         if newest is not None and self._imagination.get_subscription_count() > 0:
             caption = f"camera | goal   squared latent distance {distance:.3g}"
             self._imagination.publish(imagination(newest, goal, caption, now_ns))
+
+
+def _fields(state: State, names: tuple[str, ...]) -> dict[str, FieldSelector]:
+    """Which fields of a state topic the model is given, and where they are in its messages."""
+    return {
+        field.name: FieldSelector.parse(field.selector)
+        for field in state.fields
+        if field.name in names
+    }
+

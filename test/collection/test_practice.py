@@ -108,8 +108,7 @@ def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> Non
         if episode.goal is not None:
             after.append(float((episode.states[-1] - episode.goal).square().sum()))
         choose(episode)
-        picture = collector._prepare(episode.fresh_goal)
-        goal = torch.from_numpy(picture)[None, None]
+        goal = torch.from_numpy(episode.fresh_goal.picture)[None, None]
         here = episode.states[-1] if episode.states else None
         if here is not None:
             with torch.no_grad():

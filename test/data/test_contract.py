@@ -32,7 +32,8 @@ def error_of(change: Any) -> str:
 
 @pytest.mark.parametrize("name", preset_names("robots"))
 def test_shipped_contracts_are_valid(name: str) -> None:
-    assert load_contract(name).name == name
+    # The contract of a simulated scene has the scene's name, also where it has more cameras.
+    assert load_contract(name).name == {"cube_two_cameras": "cube"}.get(name, name)
 
 
 def test_push_t_says_what_the_scene_does() -> None:

@@ -36,7 +36,7 @@ def compare(scene, goals, setup, batch=3, rounding=0.0):
         truths = []
         alone = run_goal(
             scene, goal, policy, BUDGET,
-            on_step=lambda step, picture, truths=truths: truths.append(scene.ground_truth()),
+            on_step=lambda step, truths=truths: truths.append(scene.ground_truth()),
         )
         np.testing.assert_allclose(drive.truths[:-1], truths, rtol=0.0, atol=rounding)
         for name in ("success_any", "success_end", "first_success_step", "met", "must_move",
@@ -66,8 +66,7 @@ def test_all_at_once_equals_one_by_one(scene, goals, controller):
 def test_also_where_goals_count_as_reached_and_plans_begin_between_blocks(scene, goals):
     setup = fixed_setup()
     distances = [
-        float((embed_goal(setup.model, setup.prepare(goal.goal_picture))
-               - embed_goal(setup.model, setup.prepare(_start_picture(scene, goal))))
+        float((_embedding(setup, scene, goal.goal) - _embedding(setup, scene, goal.start))
               .square().sum())
         for goal in goals
     ]
@@ -76,14 +75,14 @@ def test_also_where_goals_count_as_reached_and_plans_begin_between_blocks(scene,
     assert len({result.plans for result in results}) > 1
 
 
-def _start_picture(scene, goal):
-    scene.set_state(goal.start)
-    return scene.render(224, 224)
+def _embedding(setup, scene, full):
+    scene.set_state(full)
+    return embed_goal(setup.model, setup.layout.look(scene).picture)
 
 
 def test_one_row_that_cannot_be_planned_fails_alone(scene, goals):
     setup = fixed_setup()
-    embedding = embed_goal(setup.model, setup.prepare(goals[1].goal_picture))
+    embedding = _embedding(setup, scene, goals[1].goal)
     object.__setattr__(setup, "fails_for", embedding)
     results = compare(scene, goals[:3], setup)
     assert [result.plans_failed for result in results] == [0, BUDGET, 0]
@@ -95,7 +94,7 @@ def test_a_learned_proposal_plans_as_it_does_alone(scene, goals, blocks):
     """Rows arrive after different numbers of blocks, and must not drive on behind their goal."""
     model = tiny_model()
     torch.manual_seed(3)
-    model.proposal = Proposal(8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
+    model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
     config = PlannerConfig(
         solver=ProposalSolverConfig(horizon=3, block_price=0.02),
         controller=ControllerConfig(execute_blocks=blocks),
@@ -122,9 +121,14 @@ def test_requests_of_all_episodes_are_one_search(scene, goals):
 def test_pictures_are_drawn_once_a_block(scene, goals, monkeypatch):
     drawn = []
     render = scene.render
-    monkeypatch.setattr(scene, "render", lambda *size: drawn.append(size) or render(*size))
+
+    def count(*size, camera=None):
+        drawn.append(size)
+        return render(*size, camera=camera)
+
+    monkeypatch.setattr(scene, "render", count)
     drive_goals(scene, goals[:2], fixed_setup(), 20)
-    assert drawn == [(224, 224)] * 2 * 4
+    assert drawn == [(224, 224)] * 2 * (4 + 1), "and once for each goal"
 
 
 def test_cem_gives_the_same_result_again(scene, goals):

@@ -18,7 +18,7 @@ from test.model.models import keypoint_config, mlp_config, trained_looking
 def model(request) -> WorldModel:
     model = trained_looking(request.param)
     torch.manual_seed(3)
-    model.proposal = Proposal(8, 10, ProposalConfig(width=16, depth=2, longest=6)).eval()
+    model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=2, longest=6)).eval()
     torch.nn.init.normal_(model.proposal.output.weight)
     return model
 
@@ -33,7 +33,7 @@ def scene(rows: int, frames: int) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 
 def test_a_new_proposal_is_nearly_the_mean_action_whatever_it_sees():
-    proposal = Proposal(8, 10, ProposalConfig(width=16, depth=2))
+    proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=2))
     z, _, goal = scene(5, 1)
     assert proposal(z[:, 0], z[:, 0], goal, torch.arange(5)).abs().max() < 0.2
 

@@ -27,7 +27,7 @@ LIMITS = ([-1.5, -1.5], [1.5, 1.5])
 def model() -> WorldModel:
     model = trained_looking(keypoint_config(predictor=MlpPredictorConfig(width=16, depth=2)))
     torch.manual_seed(1)
-    model.proposal = Proposal(8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
+    model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
     torch.nn.init.normal_(model.proposal.output.weight, std=0.3)
     return model
 

@@ -13,7 +13,7 @@ import pytest
 from lewm_core.errors import UserError
 from lewm_core.scenes import make_expert
 from lewm_core.scenes.cube import CubeScene
-from lewm_core.scenes.cube.model import CAMERA, merge_vertices
+from lewm_core.scenes.cube.model import merge_vertices
 from lewm_core.scenes.cube.scene import (
     CUBE_SIZE,
     GRIP_LIMIT,
@@ -146,9 +146,9 @@ def test_the_picture_shows_the_cube_where_it_is(
     picture = scene.render_state(state, size, size).astype(int)
     red = (picture[..., 0] > 120) & (picture[..., 1] < 90) & (picture[..., 2] < 90)
     rows, columns = np.nonzero(red)
-    camera = scene._shown.camera(CAMERA)
+    camera = scene._shown.camera("workspace")
     seen = camera.xmat.reshape(3, 3).T @ (state[5:8] - camera.xpos)
-    focus = size / 2 / math.tan(math.radians(scene._shown_model.camera(CAMERA).fovy[0]) / 2)
+    focus = size / 2 / math.tan(math.radians(scene._shown_model.camera("workspace").fovy[0]) / 2)
     expected = size / 2 + focus * np.array([seen[0], -seen[1]]) / -seen[2]
     assert [columns.mean() + 0.5, rows.mean() + 0.5] == pytest.approx(expected, abs=1.5)
     # At 64 px these are 10 and more.

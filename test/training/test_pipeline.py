@@ -23,7 +23,10 @@ class CountingSampler:
         if step == self.fails_at:
             raise OSError("the disk is gone")
         rows = torch.arange(4).view(4, 1, 1, 1, 1) + 10 * step
-        return SimpleNamespace(frames=rows.to(torch.uint8), actions=rows[..., 0].float())
+        values = rows[..., 0].float()
+        return SimpleNamespace(
+            frames=rows.to(torch.uint8), actions=values, inputs=values[..., 0] if step else None
+        )
 
 
 def test_batches_come_in_order_from_the_first_step():
@@ -38,6 +41,7 @@ def test_a_process_gets_its_part_of_the_rows():
     with BatchPipeline(CountingSampler(), 1, 2, part=slice(2, 4)) as batches:
         batch = next(iter(batches))
     assert batch.frames.flatten().tolist() == [12, 13]
+    assert batch.inputs.flatten().tolist() == [12.0, 13.0]
     assert batch.actions.flatten().tolist() == [12.0, 13.0]
 
 

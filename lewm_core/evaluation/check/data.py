@@ -116,7 +116,10 @@ def open_check_data(
         if model.contract is not None
         else find_contract(paths)
     )
-    cache = build_cache(paths, contract, model.config.image_size, cache_dir)
+    inputs = model.config.inputs
+    cache = build_cache(
+        paths, contract, model.config.image_size, cache_dir, cameras=inputs.cameras
+    )
     names = [episode.name for episode in cache.episodes]
     usable = unseen_episodes(names, model.metadata, checkpoint)
     if len(usable) < FEWEST_EPISODES:
@@ -126,7 +129,13 @@ def open_check_data(
         )
     try:
         clips = ClipSampler(
-            cache, usable, model.history + HORIZON, model.frame_skip, batch_size=128, seed=0
+            cache,
+            usable,
+            model.history + HORIZON,
+            model.frame_skip,
+            batch_size=128,
+            seed=0,
+            inputs=inputs.state_names,
         )
     except BagError as error:
         raise BagError(

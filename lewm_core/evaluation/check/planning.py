@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lewm_core.data.contract import Contract
 from lewm_core.evaluation.check.data import HORIZON, CheckData, episodes_of
-from lewm_core.model.world_model import WorldModel
+from lewm_core.model.world_model import WorldModel, goal_difference
 from lewm_core.planning.objective import GoalDistance
 
 #: Goals whose candidates are rolled out together; bounds the memory.
@@ -72,7 +72,8 @@ def measure_costs(
     costs, distances = [], []
     for part in np.array_split(starts, max(1, -(-len(starts) // _GOALS_AT_ONCE))):
         clips = data.clips.clips(part)
-        z = model.encode(clips.frames.to(device)).float()
+        inputs = None if clips.inputs is None else clips.inputs.to(device)
+        z = model.encode(clips.frames.to(device), inputs).float()
         actions = model.normalise_actions(clips.actions.to(device))
         history = model.history
         past = actions[:, : history - 1]
@@ -85,9 +86,10 @@ def measure_costs(
         ).to(device)
         noise = noise.clamp(lower.to(device), upper.to(device))
         tried = torch.cat([true, others, noise], dim=1)
-        goal = z[:, history - 1 + HORIZON]
+        goal = z[:, history - 1 + HORIZON, : model.embedding_dim]
         costs.append(objective(model.rollout(z[:, :history], past, tried), goal).double().cpu())
-        distances.append((z[:, history - 1] - goal).square().sum(-1).double().cpu())
+        away = goal_difference(z[:, history - 1], goal)
+        distances.append(away.square().sum(-1).double().cpu())
     return _figures(torch.cat(costs), torch.cat(distances), half)
 
 

@@ -22,22 +22,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import UserError
 from lewm_core.scenes.rendering import free_contexts_first, load_triton
 
-#: Name of the camera in the model that is shown.
-CAMERA = "workspace"
+#: Cameras of the model that is shown, each with the edge of what its picture shows where it looks
+#: at, m; the first is the usual one.
+VIEWS = {"workspace": 0.8, "side": 0.8, "wrist": 0.25}
 
 _MISSING = "the scene 'cube' needs ogbench, which is not installed; pip install 'lewm-ros[cube]'"
-#: Edge of what the picture shows in the middle of the workspace, m.
-VIEW_SIZE = 0.8
-
-#: Of the camera: what it looks at, m, from how far, m, and from how high, rad.
+#: Of the cameras that stand: what they look at, m, from how far, m, and from how high, rad.
 _LOOKED_AT = (0.42, 0.0, 0.15)
 _DISTANCE = 2.0
-_ELEVATION = math.radians(41.0)
+_ELEVATION, _SIDE_ELEVATION = math.radians(41.0), math.radians(34.0)
+#: Of the wrist's: the body it is mounted on, where, and what it looks at there, m.
+_WRIST_BODY = "ur5e/robotiq/base"
+_WRIST_PLACE, _WRIST_LOOKED_AT = (0.11, 0.0, 0.0), (0.0, 0.0, 0.16)
 #: m, edges of the cells that vertices are merged in: of the arm, and of the gripper, whose parts
 #: are smaller.
 _ARM_CELL, _GRIPPER_CELL = 0.008, 0.004
@@ -136,7 +137,7 @@ def _load_ogbench(mujoco: Any) -> Any:
             for body in spec.bodies:
                 if body.name.startswith("ur5e/"):
                     body.gravcomp = 1.0
-            _add_camera(spec)
+            _add_cameras(spec)
             # Before compiling, which writes into it what it found out about the meshes.
             shown = spec.copy()
             self._model = spec.compile()
@@ -210,19 +211,40 @@ def _furnish(mujoco: Any, spec: Any) -> None:
     spec.visual.map.znear, spec.visual.map.zfar = 0.05, 10.0
 
 
-def _add_camera(spec: Any) -> None:
-    """Add the camera: from in front of the table, as high as OGBench's ``front_pixels``.
+def _add_cameras(spec: Any) -> None:
+    """Add the cameras.
 
-    It is farther away and has a longer lens, so that what is near is hardly larger: the fingertips
-    are in the picture wherever the workspace lets them go, and the cube is as large as that allows.
+    ``workspace`` is in front of the table, as high as OGBench's ``front_pixels``. It is farther
+    away and has a longer lens, so that what is near is hardly larger: the fingertips are in the
+    picture wherever the workspace lets them go, and the cube is as large as that allows. ``side``
+    is as far away, low, at the end of the table, and sees heights. ``wrist`` is mounted beside the
+    gripper and looks at what lies between and below the fingertips.
     """
-    sine, cosine = math.sin(_ELEVATION), math.cos(_ELEVATION)
-    x, y, z = _LOOKED_AT
-    spec.worldbody.add_camera(
-        name=CAMERA,
-        pos=(x + _DISTANCE * cosine, y, z + _DISTANCE * sine),
-        xyaxes=(0.0, 1.0, 0.0, -sine, 0.0, cosine),
-        fovy=math.degrees(2.0 * math.atan(VIEW_SIZE / 2.0 / _DISTANCE)),
+    look = np.array(_LOOKED_AT)
+    for name, elevation, azimuth in (
+        ("workspace", _ELEVATION, 0.0),
+        ("side", _SIDE_ELEVATION, math.pi / 2),
+    ):
+        towards = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
+        place = math.cos(elevation) * towards + (0.0, 0.0, math.sin(elevation))
+        _add_camera(spec.worldbody, name, look + _DISTANCE * place, look, (0.0, 0.0, 1.0))
+    wrist = spec.body(_WRIST_BODY)
+    _add_camera(wrist, "wrist", _WRIST_PLACE, _WRIST_LOOKED_AT, (-1.0, 0.0, 0.0))
+
+
+def _add_camera(
+    body: Any, name: str, place: ArrayLike, looked_at: ArrayLike, up: ArrayLike
+) -> None:
+    """Add a camera of `VIEWS` to a body; all in the body's frame, ``up`` is up in the picture."""
+    backwards = np.asarray(place, np.float64) - np.asarray(looked_at, np.float64)
+    distance = float(np.linalg.norm(backwards))
+    right = np.cross(up, backwards)
+    right /= np.linalg.norm(right)
+    body.add_camera(
+        name=name,
+        pos=place,
+        xyaxes=(*right, *np.cross(backwards / distance, right)),
+        fovy=math.degrees(2.0 * math.atan(VIEWS[name] / 2.0 / distance)),
     )
 
 

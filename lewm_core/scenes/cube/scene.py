@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import UserError
 from lewm_core.scenes.base import MujocoScene
-from lewm_core.scenes.cube.model import CAMERA, VIEW_SIZE, build_models
+from lewm_core.scenes.cube.model import VIEWS, build_models
 from lewm_core.scenes.outcome import Criterion, Outcome
 from lewm_core.scenes.variations import VariedParts
 
@@ -78,9 +78,9 @@ class CubeScene(MujocoScene):
     action_upper = _LIMITS
     physics_step_s = _PHYSICS_STEP
     control_period_s = _CONTROL_STEPS * _PHYSICS_STEP
-    camera = CAMERA
+    cameras = tuple(VIEWS)
     criterion = Criterion("the cube within 40 mm of its place in the goal", POSITION_TOLERANCE)
-    varied_parts = VariedParts(CAMERA, VIEW_SIZE, ("object_0",), ("object_0",), (5, 9))
+    varied_parts = VariedParts(VIEWS, ("object_0",), ("object_0",), (5, 9))
 
     def _make_model(self, mujoco: Any) -> Any:
         self._models = models = build_models(mujoco)

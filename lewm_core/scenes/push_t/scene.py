@@ -70,9 +70,9 @@ class PushTScene(MujocoScene):
     action_lower = np.full(2, -SPEED_LIMIT)
     action_upper = np.full(2, SPEED_LIMIT)
     physics_step_s = PHYSICS_STEP
-    camera = "top"
+    cameras = ("top",)
     criterion = CRITERION
-    varied_parts = VariedParts("top", BOARD_SIZE, ("pusher",), ("block",), (2, 5))
+    varied_parts = VariedParts({"top": BOARD_SIZE}, ("pusher",), ("block",), (2, 5))
 
     _target = (0.0, 0.0)
 

@@ -113,12 +113,12 @@ class ReacherScene(MujocoScene):
     action_upper = np.full(2, TORQUE_LIMIT)
     physics_step_s = _PHYSICS_STEP
     control_period_s = 0.04
-    camera = "top"
+    cameras = ("top",)
     criterion = Criterion(
         "each joint within 0.05 rad of the goal configuration", angle_tolerance=ANGLE_TOLERANCE
     )
     varied_parts = VariedParts(
-        "top", VIEW_SIZE, ("arm", "hand", "tip"), ("arm", "hand", "finger"), (0, 2)
+        {"top": VIEW_SIZE}, ("arm", "hand", "tip"), ("arm", "hand", "finger"), (0, 2)
     )
 
     def _make_model(self, mujoco: Any) -> Any:

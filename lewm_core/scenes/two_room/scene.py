@@ -126,9 +126,9 @@ class TwoRoomScene(MujocoScene):
     action_lower = np.full(2, -SPEED_LIMIT)
     action_upper = np.full(2, SPEED_LIMIT)
     physics_step_s = _PHYSICS_STEP
-    camera = "top"
+    cameras = ("top",)
     criterion = Criterion("robot within 160 mm of the goal", POSITION_TOLERANCE)
-    varied_parts = VariedParts("top", FLOOR_SIZE, ("robot",), ("agent",), (0, 2))
+    varied_parts = VariedParts({"top": FLOOR_SIZE}, ("robot",), ("agent",), (0, 2))
 
     def _make_model(self, mujoco: Any) -> Any:
         return mujoco.MjModel.from_xml_string(two_room_mjcf())
