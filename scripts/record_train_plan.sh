@@ -4,7 +4,7 @@
 #
 #   scripts/record_train_plan.sh [OUT] [lewm-train overrides such as steps=2000]
 #
-# SCENE=push_t                            which scene
+# SCENE=push_t CONTRACT=push_t            which scene, and under which contract; default: its own
 # EPISODES=100 STEPS=250 GOALS=10 SEED=0  what is recorded, and how many goals are driven to
 # CONFIG=config/train/nano.yaml           what is trained
 set -euo pipefail
@@ -15,6 +15,7 @@ if [ -z "${LEWM_PYTHON:-}" ]; then
 fi
 python=${LEWM_PYTHON:-python}
 scene=${SCENE:-push_t}
+contract=${CONTRACT:-$scene}
 
 out=${1:-runs/loop}
 shift $(($# > 0 ? 1 : 0))
@@ -38,10 +39,11 @@ trap end_nodes EXIT
 
 echo "== record: ${EPISODES:-100} episodes of ${STEPS:-250} control steps"
 # In lock step the scene waits for every command, so time runs as fast as the machine can.
-"$python" -m lewm_ros.scene --ros-args -p scene:="$scene" -p lock_step:=true -p real_time_factor:=0.0 \
+"$python" -m lewm_ros.scene --ros-args -p scene:="$scene" -p contract:="$contract" \
+  -p lock_step:=true -p real_time_factor:=0.0 \
   >"$out/logs/scene.log" 2>&1 &
 nodes+=($!)
-"$python" -m lewm_ros.record_dataset --ros-args -p out:="$out/bags" -p contract:="$scene" \
+"$python" -m lewm_ros.record_dataset --ros-args -p out:="$out/bags" -p contract:="$contract" \
   -p use_sim_time:=true \
   >"$out/logs/record_dataset.log" 2>&1 &
 nodes+=($!)

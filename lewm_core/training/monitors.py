@@ -112,7 +112,7 @@ def spread(embeddings: Tensor) -> tuple[float, float]:
 
 
 def coarse_pictures(frames: Tensor) -> Tensor:
-    """Return (N, 3 * GRID * GRID) float: pictures (N, 3, S, S) uint8 averaged over a grid."""
+    """Return (N, 3 C * GRID * GRID) float: pictures (N, 3 C, S, S) uint8 averaged over a grid."""
     coarse = torch.nn.functional.adaptive_avg_pool2d(frames.float() / 255.0, GRID)
     return coarse.flatten(1)
 
@@ -129,21 +129,30 @@ def region_scores(
 
     Args:
         train_embeddings: (N, D).
-        train_pictures: (N, 3 * GRID * GRID) of `coarse_pictures`.
+        train_pictures: (N, 3 C * GRID * GRID) of `coarse_pictures`.
         held_out_embeddings: (M, D).
-        held_out_pictures: (M, 3 * GRID * GRID).
+        held_out_pictures: (M, 3 C * GRID * GRID).
         seed: Of the MLP that draws.
 
     Returns:
-        Region's name (``"upper left"``) -> R² on the held-out pictures. Regions in which hardly
-        anything changes (`QUIET_REGION`) are left out.
+        Region's name (``"upper left"``, of several cameras ``"camera 2 upper left"``) -> R² on the
+        held-out pictures. Regions in which hardly anything changes (`QUIET_REGION`) are left out.
     """
     draw = fit_mlp(train_embeddings, train_pictures, epochs=30, seed=seed)
     residual, total = squared_errors(
         draw(held_out_embeddings), held_out_pictures, train_pictures.double().mean(0)
     )
-    residual = residual.view(3, GRID, GRID).sum(0)
-    total = total.view(3, GRID, GRID).sum(0)
+    residuals = residual.view(-1, 3, GRID, GRID).sum(1)
+    totals = total.view(-1, 3, GRID, GRID).sum(1)
+    scores: dict[str, float] = {}
+    for number, (residual, total) in enumerate(zip(residuals, totals, strict=True), start=1):
+        prefix = f"camera {number} " if len(residuals) > 1 else ""
+        scores |= {f"{prefix}{name}": r2 for name, r2 in _by_region(residual, total).items()}
+    return scores
+
+
+def _by_region(residual: Tensor, total: Tensor) -> dict[str, float]:
+    """R² of the regions of one camera, from errors (GRID, GRID) of its cells."""
     scores = {}
     cells = GRID // len(_ROWS)
     for i, row in enumerate(_ROWS):

@@ -1,5 +1,6 @@
 """Between messages and numbers: commands of several types, pictures raw and compressed."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,7 +10,11 @@ from lewm_core.data import Contract, load_contract  # noqa: E402
 from lewm_core.errors import ContractError, ImageError  # noqa: E402
 from lewm_ros.codecs import encode_compressed, encode_image, stamp_to_ns  # noqa: E402
 from lewm_ros.command_messages import CommandWriter, message_class  # noqa: E402
-from lewm_ros.planner.goals import goal_from_message, picture_from_message  # noqa: E402
+from lewm_ros.planner.goals import (
+    goal_from_file,
+    goal_from_messages,
+    picture_from_message,
+)  # noqa: E402
 from lewm_ros.planner.messages import action_plan, imagination  # noqa: E402
 from lewm_ros.planner.status import PlannerReport, as_float32  # noqa: E402
 
@@ -61,8 +66,36 @@ def test_broken_pictures_are_errors_of_one_line():
     small = encode_image(PICTURE[:100])
     for message, words in ((broken, "picture"), (short, "too few"), (small, "224x100")):
         with pytest.raises(ImageError, match=words) as caught:
-            goal_from_message(message, CAMERA, 64)
+            goal_from_messages([message], [CAMERA], 64)
         assert "\n" not in str(caught.value)
+
+
+def test_a_goal_has_a_picture_of_every_camera():
+    wrist = CAMERA.model_copy(update={"name": "wrist"})
+    goal = goal_from_messages(
+        [encode_image(PICTURE), encode_image(PICTURE[::-1].copy())], [CAMERA, wrist], 64
+    )
+    one = picture_from_message(encode_image(PICTURE), CAMERA, 64)
+    assert goal.shape == (6, 64, 64)
+    np.testing.assert_array_equal(goal[:3], one)
+    assert not np.array_equal(goal[3:], one)
+    with pytest.raises(ImageError, match=f"has 1 pictures: give one of each .* {CAMERA.name}, wri"):
+        goal_from_messages([encode_image(PICTURE)], [CAMERA, wrist], 64)
+
+
+def test_a_goal_of_several_cameras_is_read_from_a_file_of_each(tmp_path):
+    wrist = CAMERA.model_copy(update={"name": "wrist"})
+    for name, picture in ((CAMERA.name, PICTURE), ("wrist", PICTURE[::-1])):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture[..., ::-1])
+    goal = goal_from_file(tmp_path / "{camera}.png", [CAMERA, wrist], 64)
+    sent = goal_from_messages(
+        [encode_image(PICTURE), encode_image(PICTURE[::-1].copy())], [CAMERA, wrist], 64
+    )
+    np.testing.assert_array_equal(goal, sent)
+    with pytest.raises(ImageError, match="is one file, the model sees 2 cameras"):
+        goal_from_file(tmp_path / "wrist.png", [CAMERA, wrist], 64)
+    with pytest.raises(ImageError, match="wrist2.png is not a file"):
+        goal_from_file(tmp_path / "{camera}2.png", [wrist, CAMERA], 64)
 
 
 def test_a_plan_says_when_its_first_action_is_due_and_from_which_picture():

@@ -28,19 +28,33 @@ EPISODES, STEPS, GOALS = 12, 60, 2
 TIMEOUT_S = 280.0
 
 
-@pytest.fixture(scope="module", params=SCENES)
-def scene(request: pytest.FixtureRequest) -> str:
+#: A contract of another name than the scene's, and what a model is given under it.
+TWO_CAMERAS = "cube_two_cameras"
+INPUTS = {TWO_CAMERAS: ["model.inputs.cameras=[workspace, wrist]", "model.inputs.state=true"]}
+CUBE = next(parameter for parameter in SCENES if parameter.values == ("cube",))
+
+
+@pytest.fixture(scope="module", params=[*SCENES, pytest.param(TWO_CAMERAS, marks=CUBE.marks)])
+def contract(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def loop(scene: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Run the script once for a scene; returns its output folder and what it printed."""
-    out = tmp_path_factory.mktemp(scene) / "out"
+def scene(contract: str) -> str:
+    return load_contract(contract).name
+
+
+@pytest.fixture(scope="module")
+def loop(
+    contract: str, scene: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """Run the script once for a contract; returns its output folder and what it printed."""
+    out = tmp_path_factory.mktemp(contract) / "out"
     environment = dict(
         os.environ,
         LEWM_PYTHON=sys.executable,
         SCENE=scene,
+        CONTRACT=contract,
         EPISODES=str(EPISODES),
         STEPS=str(STEPS),
         GOALS=str(GOALS),
@@ -53,6 +67,7 @@ def loop(scene: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
         "held_out_fraction=0.5",
         "refinement.steps=10", "refinement.warmup_steps=2",
         "proposal.steps=10", "proposal.warmup_steps=2", "proposal.batch_size=64",
+        *INPUTS.get(contract, []),
     ]
     # A session of its own, so that a time-out ends the nodes as well.
     script = subprocess.Popen(
@@ -81,7 +96,7 @@ def test_every_episode_was_recorded_without_a_lost_message(loop: tuple[Path, str
             assert topics[topic]["written"] >= STEPS, (report, topic, topics[topic])
 
 
-def test_the_checkpoint_was_trained_on_these_bags(scene: str, loop: tuple[Path, str]) -> None:
+def test_the_checkpoint_was_trained_on_these_bags(contract: str, loop: tuple[Path, str]) -> None:
     model = lewm_core.load(loop[0] / "train/checkpoint")
     recorded = {path.parent.name for path in (loop[0] / "bags").glob("*/recorder.json")}
     # A bag with a gap in it holds NAME and NAME+1.
@@ -91,7 +106,13 @@ def test_the_checkpoint_was_trained_on_these_bags(scene: str, loop: tuple[Path, 
     )
     assert trained and held_out
     assert trained | held_out == recorded and not trained & held_out
-    assert model.contract == load_contract(scene).to_dict()
+    assert model.contract == load_contract(contract).to_dict()
+    inputs = model.config.inputs
+    if contract == TWO_CAMERAS:
+        assert inputs.cameras == ("workspace", "wrist")
+        assert inputs.state_names == tuple(load_contract(contract).proprioceptive_names) != ()
+    else:
+        assert (inputs.cameras, inputs.state_names) == ((), ())
 
 
 def test_the_planner_drove_with_that_checkpoint(loop: tuple[Path, str]) -> None:
