@@ -6,11 +6,16 @@ import importlib.util
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lewm_core.errors import UserError
+from lewm_core.collection.recording import check_scene_contract
+from lewm_core.commands.collect import main
+from lewm_core.data.cache import build_cache
+from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.errors import ContractError, UserError
 from lewm_core.scenes import make_expert
 from lewm_core.scenes.cube import CubeScene
 from lewm_core.scenes.cube.model import merge_vertices
@@ -153,6 +158,61 @@ def test_the_picture_shows_the_cube_where_it_is(
     assert [columns.mean() + 0.5, rows.mean() + 0.5] == pytest.approx(expected, abs=1.5)
     # At 64 px these are 10 and more.
     assert len(rows) > 120
+
+
+def _red(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the cube's pixels."""
+    colours = picture.astype(int)
+    return np.nonzero((colours[..., 0] > 120) & (colours[..., 1:] < 90).all(axis=-1))
+
+
+@needs_ogbench
+def test_the_wrist_sees_what_the_fingers_hold_wherever_the_arm_is(scene: CubeScene) -> None:
+    for x, y, yaw in ((0.35, -0.2, 0.0), (0.5, 0.2, 0.6)):
+        held = np.array([x, y, 0.02, yaw, 0.3, x, y, 0.02, yaw])
+        rows, columns = _red(scene.render_state(held, 224, 224, "wrist"))
+        # In the middle of the picture, as large as a cube of 40 mm some 20 cm away.
+        assert [rows.mean(), columns.mean()] == pytest.approx([112, 112], abs=15)
+        assert 1000 < len(rows) < 6000
+    far = np.array([0.35, -0.2, 0.3, 0.0, 0.0, 0.5, 0.25, 0.02, 0.0])
+    assert len(_red(scene.render_state(far, 224, 224, "wrist"))[0]) < 200
+
+
+@needs_ogbench
+def test_the_side_camera_sees_heights(scene: CubeScene) -> None:
+    low = np.array([0.3, 0.2, 0.3, 0.0, 0.0, 0.45, 0.0, 0.02, 0.0])
+    high = low.copy()
+    high[7] = 0.22
+    below, above = (_red(scene.render_state(state, 224, 224, "side")) for state in (low, high))
+    # 200 mm, of which the camera, 34 degrees above, sees five sixths: 2.8 mm a pixel there.
+    assert below[0].mean() - above[0].mean() == pytest.approx(200 * 0.829 * 224 / 800, rel=0.15)
+    assert below[1].mean() == pytest.approx(above[1].mean(), abs=3)
+
+
+@needs_ogbench
+def test_a_contract_of_several_cameras_names_those_of_the_scene(scene: CubeScene) -> None:
+    contract = load_contract("cube_two_cameras")
+    check_scene_contract(scene, "cube", contract)
+    values = contract.to_dict()
+    values["cameras"][1]["name"] = "elbow"
+    with pytest.raises(ContractError, match="no camera 'elbow'; the scene has workspace, side, w"):
+        check_scene_contract(scene, "cube", Contract.from_dict(values))
+
+
+@needs_ogbench
+def test_both_cameras_are_recorded(tmp_path: Path) -> None:
+    arguments = ["cube", "--episodes", "1", "--steps", "10", "--workers", "1", "--seed", "3"]
+    out, alone = tmp_path / "two", tmp_path / "one"
+    assert main([*arguments, "--contract", "cube_two_cameras", "--out", str(out)]) == 0
+    assert main([*arguments, "--out", str(alone)]) == 0
+    assert contract_differences(load_contract(out), load_contract("cube_two_cameras")) == []
+    names = ("workspace", "wrist")
+    both = build_cache(out, load_contract(out), 64, tmp_path / "cache", cameras=names)
+    one = build_cache(alone, load_contract(alone), 64, tmp_path / "cache")
+    assert both.frames.shape == (3, 6, 64, 64)
+    # The second camera changes nothing about the first.
+    np.testing.assert_array_equal(both.frames[:, :3], one.frames)
+    assert (both.frames[:, 3:] != both.frames[:, :3]).mean() > 0.5
 
 
 @needs_ogbench

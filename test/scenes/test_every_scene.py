@@ -141,6 +141,17 @@ def test_pictures_show_states_and_disturb_nothing(scene: MujocoScene) -> None:
     np.testing.assert_array_equal(scene.get_state(), full)
 
 
+def test_every_camera_gives_pictures_and_others_are_refused(scene: MujocoScene) -> None:
+    scene.reset(seed=2)
+    pictures = [scene.render(48, 32, camera) for camera in scene.cameras]
+    np.testing.assert_array_equal(scene.render(48, 32), pictures[0])
+    for number, picture in enumerate(pictures):
+        assert picture.shape == (32, 48, 3) and picture.std() > 5
+        assert all((picture != other).any() for other in pictures[:number])
+    with pytest.raises(UserError, match=f"unknown camera 'sky'; the scene has {scene.cameras[0]}"):
+        scene.render(48, 32, "sky")
+
+
 def test_states_that_cannot_be_are_refused_in_one_line(scene: MujocoScene) -> None:
     state = scene.reset(seed=6)
     for wrong in (state[:-1], np.full_like(state, math.nan)):
