@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lewm_core.data.contract import Contract
 from lewm_core.data.fields import FieldSelector
+from lewm_core.data.messages import complete_trajectory
 from lewm_core.errors import ContractError
 from lewm_ros.codecs import ns_to_stamp
 
@@ -41,6 +42,7 @@ class CommandWriter:
         action = contract.action
         self.message_type = message_class(action.message)
         self._frame_id = action.frame_id
+        self._names, self._period_s = contract.action_names, contract.control_period
         self._selectors = [FieldSelector.parse(field.selector) for field in action.fields]
         self._has_header = hasattr(self.message_type(), "header")
         try:
@@ -61,4 +63,5 @@ class CommandWriter:
             message.header.frame_id = self._frame_id
         for selector, value in zip(self._selectors, values, strict=True):
             selector.set(message, float(value), lambda name: message_class(name)())
+        complete_trajectory(message, self._names, self._period_s)
         return message

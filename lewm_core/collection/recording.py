@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from lewm_core.data.bags import BagWriter
 from lewm_core.data.contract import Camera, Contract
 from lewm_core.data.fields import FieldSelector
-from lewm_core.data.messages import make_message
+from lewm_core.data.messages import complete_trajectory, make_message
 from lewm_core.data.observation import render_cameras
 from lewm_core.errors import ContractError
 from lewm_core.scenes.registry import Expert, Scene, make_expert, make_scene
@@ -120,6 +120,9 @@ class EpisodeRecorder:
         stamp_ns = START_NS + self._tick * self._period_ns
         for selector, value in zip(self._action_fields, action, strict=True):
             selector.set(self._command, float(value))
+        complete_trajectory(
+            self._command, self._contract.action_names, self._contract.control_period
+        )
         _stamp(self._command, stamp_ns)
         self._writer.write(self._contract.action.topic, stamp_ns, self._command)
         self._tick += 1

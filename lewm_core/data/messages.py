@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,24 @@ def has_header(type_name: str, store: Typestore | None = None) -> bool:
         "header",
         (Nodetype.NAME, "std_msgs/msg/Header"),
     )
+
+
+def complete_trajectory(message: Any, names: Sequence[str], period_s: float) -> None:
+    """Say in a trajectory whose numbers its points hold, and by when, for drivers that ask.
+
+    Only ``trajectory_msgs/msg/JointTrajectory`` has anything to say; others are left as they are.
+
+    Args:
+        message: An rclpy or rosbags message with its points; changed in place.
+        names: Of the axes.
+        period_s: Seconds from point to point.
+    """
+    if not hasattr(message, "joint_names"):
+        return
+    message.joint_names = list(names)
+    for number, point in enumerate(message.points, start=1):
+        after = divmod(round(number * period_s * 1e9), 1_000_000_000)
+        point.time_from_start.sec, point.time_from_start.nanosec = after
 
 
 def make_message(type_name: str, store: Typestore | None = None) -> Any:
