@@ -70,6 +70,16 @@ def test_broken_pictures_are_errors_of_one_line():
         assert "\n" not in str(caught.value)
 
 
+def test_a_trajectory_says_whose_numbers_it_holds_and_by_when():
+    contract = load_contract("cube")
+    message = CommandWriter(contract).write(np.array([0.1, 0.2, 0.3, 0.4, 5.0]), 1_000_000_000)
+    assert message.joint_names == contract.action_names
+    (point,) = message.points
+    assert list(point.velocities) == [0.1, 0.2, 0.3, 0.4, 5.0]
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
+    assert stamp_to_ns(message.header.stamp) == 1_000_000_000
+
+
 def test_a_goal_has_a_picture_of_every_camera():
     wrist = CAMERA.model_copy(update={"name": "wrist"})
     goal = goal_from_messages(
