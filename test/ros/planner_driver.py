@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from lewm_core.data import load_contract
+from lewm_core.data import Contract, load_contract
 from lewm_core.model import (
     ActionEncoderConfig,
     KeypointEncoderConfig,
@@ -68,13 +68,19 @@ SMALL = ModelConfig(
 )
 
 
-def make_checkpoint(folder: Path, broken: bool = False, config: ModelConfig = SMALL) -> Path:
+def make_checkpoint(
+    folder: Path,
+    broken: bool = False,
+    config: ModelConfig = SMALL,
+    contract: Contract | None = None,
+) -> Path:
     """Write an untrained but complete checkpoint of Push-T.
 
     Args:
         folder: Where to.
         broken: Whether its predictions are NaN.
         config: Of the model.
+        contract: In the place of Push-T's.
     """
     torch.manual_seed(0)
     model = WorldModel(config).eval()
@@ -85,9 +91,9 @@ def make_checkpoint(folder: Path, broken: bool = False, config: ModelConfig = SM
     if broken:
         with torch.no_grad():
             next(iter(model.predictor.parameters())).fill_(math.nan)
-    contract = load_contract("push_t").to_dict()
+    values = (contract or load_contract("push_t")).to_dict()
     metadata = {"steps": 0, "latent": {"one_block_distance": 1.0}}
-    return save_checkpoint(folder, model, contract, metadata, "Untrained, for tests.")
+    return save_checkpoint(folder, model, values, metadata, "Untrained, for tests.")
 
 
 def picture_of(x: float, y: float) -> np.ndarray:
@@ -118,6 +124,7 @@ class Driver:
         streaming: Whether pictures are published, at 10 Hz, of a disc that moves.
         picture: What is shown; None: the disc moves.
         stamp_offset_s: Added to the pictures' stamps.
+        companions: Called with every picture and its stamp (ns), after it was published.
         encoding: Overrides the encoding that the pictures state, if it is not empty.
         now_ns: Time for stamps; the system's unless replaced.
         clock_ns: Simulated time, published on ``/clock``; None: none.
@@ -134,6 +141,7 @@ class Driver:
         self.streaming = False
         self.picture: np.ndarray | None = None
         self.stamp_offset_s = 0.0
+        self.companions: list[Callable[[np.ndarray, int], None]] = []
         self.encoding = ""
         self.now_ns = time.time_ns
         self.clock_ns: int | None = None
@@ -193,6 +201,8 @@ class Driver:
         if self.encoding:
             message.encoding = self.encoding
         self._images.publish(message)
+        for companion in self.companions:
+            companion(picture, stamp_ns)
         self.last_picture_ns = stamp_ns
 
     # --- what an operator does ------------------------------------------------------------------
