@@ -31,6 +31,7 @@ class Sight(Protocol):
     """A scene that can be looked at."""
 
     state_names: Sequence[str]
+    cameras: Sequence[str]
 
     def render(self, width: int, height: int, camera: str | None = None) -> NDArray[np.uint8]:
         """Return what a camera sees: ``(height, width, 3)`` uint8 RGB."""
@@ -125,15 +126,13 @@ class ObservationLayout:
 
 def render_cameras(scene: Sight, cameras: Iterable[Camera]) -> dict[str, NDArray[np.uint8]]:
     """Return what cameras of a contract see of a scene: name to ``(H, W, 3)`` uint8 RGB."""
+    # A contract's only camera may have any name: it is the scene's usual one then.
     return {
-        camera.name: scene.render(*camera.size, camera=scene_camera(scene, camera))
+        camera.name: scene.render(
+            *camera.size, camera=camera.name if camera.name in scene.cameras else None
+        )
         for camera in cameras
     }
-
-
-def scene_camera(scene: Sight, camera: Camera) -> str | None:
-    """Return which of a scene's cameras stands for one of a contract; None: its default."""
-    return camera.name if camera.name in getattr(scene, "cameras", ()) else None
 
 
 def given_state(contract: Contract, inputs: Inputs) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ class GoalScene(Protocol):
 
     control_period_s: float
     state_names: Sequence[str]
+    cameras: Sequence[str]
 
     def reset(self, seed: int | None = None, state: ArrayLike | None = None) -> NDArray:
         """Begin anew; returns the ground truth ``(N,)``."""
