@@ -6,6 +6,9 @@ of the scripted expert, 1 to 9 control steps apart, and holds that rule against 
 criterion, which sees the true state:
 
     python benchmarks/goal_tolerance.py --checkpoint push_t-nano
+    python benchmarks/goal_tolerance.py --checkpoint reacher-nano
+
+A checkpoint is given a factor of its own by ``lewm-train ... goal_tolerance_factor=0.005``.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ import torch
 
 import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
-from lewm_core.data.images import prepare_picture
+from lewm_core.data.contract import Contract
+from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import CheckpointError
 from lewm_core.scenes import make_expert, make_scene
-from lewm_core.scenes.push_t.success import push_t_success
 
-FACTORS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3)
+FACTORS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3)
 _EPISODE_STEPS, _WARM_UP_STEPS, _FURTHEST_STEPS = 100, 20, 9
 
 
@@ -35,10 +38,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     block = model.metadata.get("latent", {}).get("one_block_distance")
     if block is None:
         raise CheckpointError(f"{arguments.checkpoint}: model.json has no one_block_distance")
-    crop = (model.contract or {}).get("cameras", [{}])[0].get("crop")
+    contract = Contract.from_dict(model.contract or {})
+    layout = ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
     rng = np.random.default_rng(arguments.seed)
     distances, met = [], []
-    scene, expert = make_scene("push_t"), make_expert("push_t")
+    scene, expert = make_scene(contract.name), make_expert(contract.name)
     for episode in range(arguments.episodes):
         truth = scene.reset(seed=arguments.seed + episode)
         expert.reset(seed=arguments.seed + episode)
@@ -46,13 +50,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for _ in range(_EPISODE_STEPS):
             truth = scene.step_control(expert.act(truth))
             truths.append(truth)
-            pictures.append(prepare_picture(scene.render(224, 224), crop, model.config.image_size))
+            pictures.append(layout.look(scene).picture)
         with torch.inference_mode():
             embeddings = model.encode(torch.from_numpy(np.stack(pictures))[:, None])[:, 0].numpy()
         first = rng.integers(_WARM_UP_STEPS, _EPISODE_STEPS - _FURTHEST_STEPS, arguments.pairs)
         second = first + rng.integers(1, _FURTHEST_STEPS + 1, arguments.pairs)
         distances.append(np.square(embeddings[first] - embeddings[second]).sum(axis=-1) / block)
-        met.append(push_t_success(np.stack(truths)[first], np.stack(truths)[second])[0])
+        met.append(
+            [
+                scene.outcome(truths[one], truths[other]).success
+                for one, other in zip(first, second, strict=True)
+            ]
+        )
     scene.close()
     distance, criterion = np.concatenate(distances), np.concatenate(met)
     print(f"{len(distance)} pairs, the criterion is met by {100 * criterion.mean():.1f} %")

@@ -21,7 +21,7 @@ case $scene in
   two_room) episodes=2000 steps=3000 practice=0 seeds="0" ;;
   reacher)
     episodes=2000 steps=8000 practice=0 seeds="0"
-    later="refinement.steps=4000 proposal.steps=3000"
+    later="refinement.steps=4000 proposal.steps=3000 goal_tolerance_factor=0.005"
     ;;
   "") echo "usage: scripts/make_nano.sh SCENE [OUT]" >&2; exit 2 ;;
   *) episodes=4000 steps=10000 practice=0 seeds="0" ;;

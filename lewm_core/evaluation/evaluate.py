@@ -27,6 +27,7 @@ from lewm_core.evaluation.timing import DEFAULT_PLANS, PlanTimes, time_plans
 from lewm_core.model.checkpoint import WEIGHTS, load_checkpoint
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
+from lewm_core.planning.config import goal_tolerance_factor
 from lewm_core.planning.limits import ActionLimits
 from lewm_core.scenes.registry import Scene
 
@@ -67,7 +68,7 @@ class EvaluationRequest:
         settings: ``key=value`` put in place of the preset's.
         data: Recorded episodes to take starts and goals from; empty: fresh ones.
         batch: Episodes that advance together.
-        goal_tolerance_factor: In place of the protocol's; 0: goals are pursued to the end.
+        goal_tolerance_factor: In place of the checkpoint's; 0: goals are pursued to the end.
         timed_plans: Plans that are timed one at a time, at most.
         vary: Variations of the scene, drawn for every goal.
     """
@@ -85,12 +86,11 @@ class EvaluationRequest:
     timed_plans: int = DEFAULT_PLANS
     vary: tuple[str, ...] = ()
 
-    @property
-    def tolerance_factor(self) -> float | None:
-        """The factor in force, see `make_setup`."""
-        if self.goal_tolerance_factor is None:
-            return self.protocol.goal_tolerance_factor
-        return self.goal_tolerance_factor or None
+    def tolerance_factor(self, model: WorldModel) -> float | None:
+        """The factor in force for a checkpoint, see `make_setup`."""
+        if self.goal_tolerance_factor is not None:
+            return self.goal_tolerance_factor or None
+        return goal_tolerance_factor(model.metadata) if self.protocol.holds_at_goal else None
 
     def check(self) -> None:
         """Refuse numbers that make no sense.
@@ -232,7 +232,7 @@ def evaluate(
             request.planner,
             request.protocol,
             settings=request.settings,
-            goal_tolerance_factor=request.tolerance_factor,
+            goal_tolerance_factor=request.tolerance_factor(candidate.model),
         )
         for candidate in candidates
     ]

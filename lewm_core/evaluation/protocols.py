@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lewm_core.errors import UserError
-from lewm_core.planning.config import GOAL_TOLERANCE_FACTOR, PlannerConfig
+from lewm_core.planning.config import PlannerConfig
 from lewm_core.validation import suggestion
 
 
@@ -28,8 +28,8 @@ class EvaluationProtocol:
         whole_plans: All blocks of a plan are executed before the next plan is made.
         count_down: The horizon counts down to a moment of arrival, unless the solver chooses one
             by itself. One that always ends as many blocks from now never arrives.
-        goal_tolerance_factor: Where the planner holds, in units of the checkpoint's
-            ``latent.one_block_distance``; None: goals are pursued until the budget is over.
+        holds_at_goal: The planner holds where the goal is reached, by the checkpoint's tolerance;
+            otherwise goals are pursued until the budget is over.
     """
 
     name: str
@@ -39,7 +39,7 @@ class EvaluationProtocol:
     controller: Mapping[str, Any] = field(default_factory=dict)
     whole_plans: bool = False
     count_down: bool = False
-    goal_tolerance_factor: float | None = None
+    holds_at_goal: bool = False
 
     def budget_steps(self, distance: int) -> int:
         """Control steps allowed for a goal ``distance`` control steps away."""
@@ -84,7 +84,7 @@ PROTOCOLS = {
             distances=(25,),
             controller={"execute_blocks": 1},
             count_down=True,
-            goal_tolerance_factor=GOAL_TOLERANCE_FACTOR,
+            holds_at_goal=True,
         ),
         EvaluationProtocol(
             name="far",
@@ -93,7 +93,7 @@ PROTOCOLS = {
             distances=(50, 75, 100),
             controller={"execute_blocks": 1},
             count_down=True,
-            goal_tolerance_factor=GOAL_TOLERANCE_FACTOR,
+            holds_at_goal=True,
         ),
     )
 }

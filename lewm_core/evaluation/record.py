@@ -166,7 +166,7 @@ def _configuration(request: EvaluationRequest, tables: Sequence[Table]) -> dict[
         "seed": request.seed,
         "episodes": request.episodes,
         "batch": request.batch,
-        "goal_tolerance_factor": request.tolerance_factor,
+        "goal_tolerance_factor": request.tolerance_factor(first.candidate.model),
         "timed_plans": request.timed_plans,
         "data": [path.name for path in request.data],
         "contract": first.candidate.contract.to_dict(),

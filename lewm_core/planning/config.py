@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,17 @@ SolverConfig = Annotated[
 #: distance of pictures one block apart, unless somebody says otherwise. Chosen on tuning goals of
 #: Push-T (docs/recipes.md): at 0.1 it stops short, without one it passes through.
 GOAL_TOLERANCE_FACTOR = 0.06
+
+
+def goal_tolerance_factor(metadata: Mapping[str, Any]) -> float:
+    """Return how much of its distance of one block counts as at a goal for a checkpoint.
+
+    Args:
+        metadata: Of the checkpoint; ``latent.goal_tolerance_factor`` is its own, and
+            `GOAL_TOLERANCE_FACTOR` serves where it has none.
+    """
+    own = metadata.get("latent", {}).get("goal_tolerance_factor")
+    return GOAL_TOLERANCE_FACTOR if own is None else float(own)
 
 
 class PlannerConfig(BaseModel):

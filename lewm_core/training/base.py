@@ -97,8 +97,12 @@ def continued_metadata(
         "settings": metadata.get("settings", {}),
         "stages": metadata.get("stages", {}),
     }
+    latent = dict(metadata.get("latent", {}))
+    if config.goal_tolerance_factor is not None:
+        latent["goal_tolerance_factor"] = config.goal_tolerance_factor
     return {
         **metadata,
+        "latent": latent,
         "data": _union(metadata.get("data", ()), data.sources),
         "data_sources": [o for i, o in enumerate(origins) if o not in origins[:i]],
         "frames_recorded": len(data.cache.frames),

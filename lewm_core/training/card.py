@@ -26,7 +26,8 @@ def checkpoint_metadata(
     """Return what ``model.json`` says about the training; JSON values only.
 
     ``latent`` holds the scale of the latent space: ``one_block_distance`` is the median squared
-    distance, summed over its dimensions, of embeddings one block apart on held-out episodes.
+    distance, summed over its dimensions, of embeddings one block apart on held-out episodes;
+    ``goal_tolerance_factor`` how much of it counts as at a goal, where the settings say so.
     """
     metadata: dict[str, Any] = {
         "preset": config.name,
@@ -55,6 +56,8 @@ def checkpoint_metadata(
         metadata["latent"] = {
             key: row[key] for key in ("one_block_distance", "effective_rank", "std_mean", "std_min")
         }
+    if config.goal_tolerance_factor is not None:
+        metadata["latent"]["goal_tolerance_factor"] = config.goal_tolerance_factor
     return metadata
 
 

@@ -19,7 +19,10 @@ from lewm_core.paths import config_path
 from lewm_core.validation import read_yaml_mapping, validate
 
 #: Settings that may change when a run is continued: none of them moves a weight.
-FREE_ON_RESUME = ("threads", "device", "log_every", "checkpoint_every", "evaluate_every", "name")
+FREE_ON_RESUME = (
+    "threads", "device", "log_every", "checkpoint_every", "evaluate_every", "name",
+    "goal_tolerance_factor",
+)
 #: The same for groups of settings: monitors, and stages that begin after the model's training.
 FREE_GROUPS_ON_RESUME = ("monitor", "refinement", "proposal")
 
@@ -191,6 +194,9 @@ class TrainConfig(_Config):
         checkpoint_every: Steps between saves of the state that ``--resume`` continues from.
         evaluate_every: Steps between measurements on held-out episodes.
         log_every: Steps between rows in ``metrics.jsonl``.
+        goal_tolerance_factor: Goes into the checkpoint: a goal counts as reached within this times
+            its squared latent distance of pictures one block apart; null: the planner's default.
+            Where blocks take a robot many times farther than a goal may be missed, it is smaller.
     """
 
     name: str = "custom"
@@ -214,6 +220,7 @@ class TrainConfig(_Config):
     checkpoint_every: Count = 500
     evaluate_every: Count = 1000
     log_every: Count = 20
+    goal_tolerance_factor: Positive | None = None
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

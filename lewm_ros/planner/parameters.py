@@ -14,7 +14,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lewm_core.planning.config import GOAL_TOLERANCE_FACTOR
 from lewm_ros.runtime import declare
 
 _LIVE = "may change at any time"
@@ -69,9 +68,10 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "checkpoint's distance of one block.", _LIVE, 0.0, 1.0e9,
     ),
     _Declaration(
-        "goal_tolerance_factor", GOAL_TOLERANCE_FACTOR,
+        "goal_tolerance_factor", 0.0,
         "Default tolerance in units of the checkpoint's squared latent distance between pictures "
-        "one block apart [-]; 0.06 is about a quarter of the motion in a block.", _LIVE, 0.0, 1.0e6,
+        "one block apart [-]; 0: the checkpoint's own, mostly 0.06, about a quarter of the motion "
+        "in a block.", _LIVE, 0.0, 1.0e6,
     ),
     _Declaration(
         "reached_pictures", 3,

@@ -25,6 +25,7 @@ from lewm_core.planning import (
     load_planner_config,
     planner_for,
 )
+from lewm_core.planning.config import goal_tolerance_factor
 from lewm_ros.planner.parameters import PlannerParameters
 from lewm_ros.safety import CommandGuard
 
@@ -110,7 +111,8 @@ class PlannerSession:
             return parameters.goal_tolerance
         if self.one_block_distance is None:
             return None
-        return parameters.goal_tolerance_factor * self.one_block_distance
+        factor = parameters.goal_tolerance_factor or goal_tolerance_factor(self.model.metadata)
+        return factor * self.one_block_distance
 
 
 def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:

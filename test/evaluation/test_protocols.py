@@ -88,15 +88,18 @@ def test_the_protocols_word_is_the_last():
     assert setup.controller().goal_tolerance == setup.goal_tolerance
 
 
-def test_the_tolerance_is_the_protocols_unless_given():
+def test_the_tolerance_is_the_checkpoints_where_the_protocol_holds_unless_given():
     def factor(protocol: str, given: float | None = None) -> float | None:
         request = EvaluationRequest(
             "push_t", load_protocol(protocol), goal_tolerance_factor=given
         )
         request.check()
-        return request.tolerance_factor
+        return request.tolerance_factor(model)
 
+    model = tiny_model()
     assert factor("mpc") == factor("far") == GOAL_TOLERANCE_FACTOR
+    model.metadata["latent"] = {"goal_tolerance_factor": 0.005}
+    assert factor("mpc") == factor("far") == 0.005
     assert factor("paper") is None
     assert factor("mpc", 0.0) is None and factor("paper", 0.2) == 0.2
     for wrong in (-0.1, float("nan"), float("inf")):
