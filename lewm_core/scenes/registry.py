@@ -101,6 +101,13 @@ _SCENES = {
         environment="lewm_core.scenes.cube.environment:CubeEnv",
         max_episode_steps=200,
     ),
+    "cube_double": _Entry(
+        scene="lewm_core.scenes.cube.scene:CubeDoubleScene",
+        expert="lewm_core.scenes.cube.expert:CubeExpert",
+        environment_id="lewm/CubeDouble-v0",
+        environment="lewm_core.scenes.cube.environment:CubeDoubleEnv",
+        max_episode_steps=500,
+    ),
     "push_t": _Entry(
         scene="lewm_core.scenes.push_t.scene:PushTScene",
         expert="lewm_core.scenes.push_t.expert:PushTExpert",

@@ -70,7 +70,7 @@ def _friction(model: Any, rng: np.random.Generator, parts: Any) -> None:
 
 
 def _mass(model: Any, rng: np.random.Generator, parts: VariedParts) -> None:
-    for name in parts.weighed_bodies:
+    for name in (*parts.weighed_bodies, *parts.also_weighed):
         body, factor = model.body(name).id, rng.uniform(*_MASS)
         model.body_mass[body] *= factor
         model.body_inertia[body] *= factor
@@ -191,6 +191,7 @@ class VariedParts:
         weighed_bodies: Bodies of the object: ``mass`` scales each by itself, violations happen to
             them.
         object_state: First column of the ground truth that is the object's, and one after the last.
+        also_weighed: Further bodies that ``mass`` scales.
     """
 
     def __init__(
@@ -199,10 +200,12 @@ class VariedParts:
         sized_geoms: Sequence[str] = (),
         weighed_bodies: Sequence[str] = (),
         object_state: tuple[int, int] = (0, 0),
+        also_weighed: Sequence[str] = (),
     ) -> None:
         self.views = views
         self.sized_geoms, self.weighed_bodies = sized_geoms, weighed_bodies
         self.object_state = slice(*object_state)
+        self.also_weighed = also_weighed
 
 
 class Variations:

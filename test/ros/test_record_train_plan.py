@@ -32,9 +32,15 @@ TIMEOUT_S = 280.0
 TWO_CAMERAS = "cube_two_cameras"
 INPUTS = {TWO_CAMERAS: ["model.inputs.cameras=[workspace, wrist]", "model.inputs.state=true"]}
 CUBE = next(parameter for parameter in SCENES if parameter.values == ("cube",))
+CONTRACTS = [
+    # Two cubes are one cube's nodes, contract and messages with four numbers more: not worth the
+    # minute that it takes.
+    *(parameter for parameter in SCENES if parameter.values != ("cube_double",)),
+    pytest.param(TWO_CAMERAS, marks=CUBE.marks),
+]
 
 
-@pytest.fixture(scope="module", params=[*SCENES, pytest.param(TWO_CAMERAS, marks=CUBE.marks)])
+@pytest.fixture(scope="module", params=CONTRACTS)
 def contract(request: pytest.FixtureRequest) -> str:
     return request.param
 

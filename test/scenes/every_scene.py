@@ -9,14 +9,14 @@ import pytest
 from lewm_core.scenes import known_scenes
 
 #: Scenes that need a package which not everybody has.
-_NEEDS = {"cube": "ogbench"}
+_NEEDS = {"cube": "ogbench", "cube_double": "ogbench"}
 
 SCENES = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
             name in _NEEDS and importlib.util.find_spec(_NEEDS[name]) is None,
-            reason=f"{_NEEDS.get(name)} is not installed: pip install 'lewm-ros[{name}]'",
+            reason=f"{_NEEDS.get(name)} is not installed: pip install 'lewm-ros[cube]'",
         ),
     )
     for name in known_scenes()

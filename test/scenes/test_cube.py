@@ -228,7 +228,7 @@ def test_a_quarter_turn_and_another_face_are_the_same_cube(scene: CubeScene) -> 
     import mujoco
 
     scene.reset(state=MIDDLE)
-    cube = scene._data.qpos[scene._cube + 3 : scene._cube + 7]
+    cube = scene._data.qpos[scene._cube_joints[0] + 3 :][:4]
     half = math.pi / 4
     yaw = np.array([math.cos(0.15), 0.0, 0.0, math.sin(0.15)])
     turns = [[1.0, 0.0, 0.0, 0.0]]

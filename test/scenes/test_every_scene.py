@@ -209,5 +209,6 @@ def test_goals_of_the_expert_are_reached_by_its_commands_and_not_by_waiting(
     hold = np.zeros(len(scene.action_lower))
     waited = [run_goal(scene, goal, DoNothing(hold), 25) for goal in goals]
     assert all(result.success_end for result in replayed)
-    # A cube waits for the arm in a third of all windows of this length.
-    assert sum(result.success_end for result in waited) <= (6 if name == "cube" else 3)
+    # Cubes wait for the arm in four of ten windows of this length and more.
+    most = {"cube": 6, "cube_double": 8}.get(name, 3)
+    assert sum(result.success_end for result in waited) <= most

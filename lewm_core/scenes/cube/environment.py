@@ -1,4 +1,7 @@
-"""``lewm/Cube-v0``: an arm and a cube as a Gymnasium environment; the docstring specifies it."""
+"""``lewm/Cube-v0`` and ``lewm/CubeDouble-v0``: an arm and cubes as Gymnasium environments.
+
+The docstrings specify them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.scenes.cube.scene import CubeScene
+from lewm_core.scenes.cube.scene import CubeDoubleScene, CubeScene
 from lewm_core.scenes.environment import SceneEnvironment
 
 
@@ -103,7 +106,34 @@ class CubeEnv(SceneEnvironment):
 
     def _state_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         # What the arm can reach at all, and as high as a cube may be thrown.
-        upper = np.array([1.0, 1.0, 1.0, math.pi, 1.0, 1.0, 1.0, 1.0, math.pi / 4])
+        cubes = [1.0, 1.0, 1.0, math.pi / 4] * self.scene_class.cubes
+        upper = np.array([1.0, 1.0, 1.0, math.pi, 1.0, *cubes])
         lower = -upper
         lower[4] = 0.0
         return lower, upper
+
+
+class CubeDoubleEnv(CubeEnv):
+    """An arm with a gripper brings two cubes to where they are in a goal state.
+
+    OGBench's ``cube-double-v0``. All is as in `CubeEnv`, except that there is a second, green cube:
+
+    * A *state* is thirteen numbers, the last four ``cube2_x, cube2_y, cube2_z`` in m and
+      ``cube2_yaw`` in rad. Drawn cubes are 0.08 m apart at least.
+    * Success: the middles of both cubes are no farther than 0.04 m from their places. Distance and
+      reward are those of the cube that is farther away.
+
+    >>> import gymnasium, lewm_core.scenes
+    >>> env = gymnasium.make("lewm/CubeDouble-v0", observation="state", render_mode="rgb_array")
+    >>> observation, info = env.reset(seed=0)
+
+    ## Versions
+
+    * v0: first version.
+
+    Raises:
+        UserError: As `CubeEnv`.
+    """
+
+    scene_class = CubeDoubleScene
+    environment_id = "lewm/CubeDouble-v0"

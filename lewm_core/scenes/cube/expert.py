@@ -1,9 +1,9 @@
-"""A scripted expert for the cube: picks it up, carries it to a random place, puts it down, leaves.
+"""A scripted expert for cubes: picks one up, carries it to a random place, puts it down, leaves.
 
 In the spirit of OGBench's plan oracle: key poses with random durations and heights, straight lines
 between them, noise that is correlated in time on top; the command is what is missing to the plan.
 It is not theirs, because theirs draws from NumPy's global random stream and needs their
-environment, and an expert has the ground truth (9,) only, so that it drives over topics as well.
+environment, and an expert has the ground truth (N,) only, so that it drives over topics as well.
 Some of its choices are commands that are held, and grasps at nothing: a planner tries these.
 """
 
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.scenes.cube.scene import (
-    CUBE_DRAWN,
     CUBE_SIZE,
     EFFECTOR_DRAWN,
     LARGEST_LEAD,
     WORKSPACE,
     CubeScene,
+    cube_columns,
+    draw_free_place,
 )
 
 _LIMITS = CubeScene.action_upper
@@ -41,7 +42,7 @@ _Plan = NDArray[np.float64]
 
 
 class CubeExpert:
-    """Picks and places the cube, with random ways, speeds and noise.
+    """Picks and places a cube, of several any one, with random ways, speeds and noise.
 
     Stateful: call `act` once per control step of 0.05 s with the newest ground truth, and `reset`
     at the beginning of every episode. The same seed and ground truths give the same commands.
@@ -60,12 +61,13 @@ class CubeExpert:
         self._held: NDArray[np.float64] | None = None
         self._plan: _Plan = np.zeros((0, 5))
         self._carried = (0, 0)
+        self._cube = slice(5, 9)  # columns of the one that is placed
         self._noise = 0.0
         self._error = np.zeros(5)
         self._step = 0
 
     def goal_state(self, ground_truth: ArrayLike) -> NDArray[np.float64] | None:
-        """Return the state (9,) at the end of the placement that is under way, or None."""
+        """Return the state (N,) at the end of the placement that is under way, or None."""
         return self._goal
 
     def act(self, ground_truth: ArrayLike) -> NDArray[np.float64]:
@@ -90,7 +92,7 @@ class CubeExpert:
         first, last = self._carried
         if not first <= self._step < last:
             return False
-        return float(np.linalg.norm(state[:3] - state[5:8])) > _LOST
+        return float(np.linalg.norm(state[:3] - state[self._cube][:3])) > _LOST
 
     def _choose(self, state: NDArray[np.float64]) -> None:
         """Make the next plan."""
@@ -114,10 +116,13 @@ class CubeExpert:
         return _lines([state[:5], np.array([*end, rng.uniform()])], [rng.uniform(8.0, 20.0)])
 
     def _placement(self, state: NDArray[np.float64]) -> _Plan:
-        """Pick the cube up and put it down at a place that is drawn."""
+        """Pick a cube up and put it down at a place that is drawn, and free."""
         rng = self._rng
-        cube, yaw = state[5:8], _nearest_grasp(state[8], state[3])
-        place = np.array([*rng.uniform(*CUBE_DRAWN), CUBE_SIZE / 2])
+        cubes = list(cube_columns(state))
+        self._cube = cubes[int(rng.integers(len(cubes)))] if len(cubes) > 1 else cubes[0]
+        others = [state[columns] for columns in cubes if columns != self._cube]
+        cube, yaw = state[self._cube][:3], _nearest_grasp(state[self._cube][3], state[3])
+        place = np.array([*draw_free_place(rng, others), CUBE_SIZE / 2])
         place_yaw = _nearest_grasp(rng.uniform(-math.pi / 4, math.pi / 4), yaw)
         grasp = np.array([*cube[:2], max(cube[2], WORKSPACE[0, 2]), yaw])
         put = np.array([*place, place_yaw])
@@ -143,8 +148,8 @@ class CubeExpert:
         segment = rng.uniform(*_SEGMENT)
         steps = [length * segment * rng.uniform(0.8, 1.2) for *_, length in keys]
         self._carried = (round(sum(steps[:4])), round(sum(steps[:6])))
-        self._goal = np.array([*end[:3], _wrap(end[3], math.pi), 0.0, *place, 0.0])
-        self._goal[8] = _wrap(place_yaw, math.pi / 4)
+        self._goal = np.array([*end[:3], _wrap(end[3], math.pi), 0.0, *state[5:]])
+        self._goal[self._cube] = *place, _wrap(place_yaw, math.pi / 4)
         return _lines(poses, steps)
 
 

@@ -42,8 +42,10 @@ _WRIST_PLACE, _WRIST_LOOKED_AT = (0.11, 0.0, 0.0), (0.0, 0.0, 0.16)
 #: m, edges of the cells that vertices are merged in: of the arm, and of the gripper, whose parts
 #: are smaller.
 _ARM_CELL, _GRIPPER_CELL = 0.008, 0.004
+#: What OGBench calls its environment with so many cubes.
+_OGBENCH_NAMES = {1: "single", 2: "double"}
 #: What is shown in which colour, by the names of OGBench's materials. The cube is the only thing
-#: that is red.
+#: that is red, a second one the only thing that is green.
 _COLOURS = {
     "ur5e/black": (0.16, 0.17, 0.19),
     "ur5e/jointgray": (0.34, 0.36, 0.39),
@@ -57,9 +59,12 @@ _COLOURS = {
 }
 _ADDED_COLOURS = {
     "cube": (0.93, 0.16, 0.12),
+    "cube2": (0.15, 0.66, 0.22),
     "ground": (0.47, 0.49, 0.50),
     "table": (0.86, 0.85, 0.80),
 }
+#: Of the first and the second cube.
+CUBE_MATERIALS = ("cube", "cube2")
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,18 @@ class CubeModels:
     home: NDArray[np.float64]
 
 
-def build_models(mujoco: Any) -> CubeModels:
+def build_models(mujoco: Any, cubes: int = 1) -> CubeModels:
     """Build the models of a scene; the first time takes seconds, later ones are copies.
+
+    Args:
+        mujoco: The module.
+        cubes: 1 or 2.
 
     Raises:
         UserError: ``ogbench``, or a package that it needs, is not installed.
     """
     with _building:
-        arm = _load_ogbench(mujoco)
+        arm = _load_ogbench(mujoco, cubes)
     solver, flange = arm._ik, arm._T_pa
     return CubeModels(
         physics=copy.copy(arm.model),
@@ -107,8 +116,8 @@ def build_models(mujoco: Any) -> CubeModels:
 _building = threading.Lock()
 
 
-@functools.lru_cache(maxsize=1)
-def _load_ogbench(mujoco: Any) -> Any:
+@functools.lru_cache(maxsize=2)
+def _load_ogbench(mujoco: Any, cubes: int) -> Any:
     """Return OGBench's environment with our models; it is never stepped."""
     # dm_control, on which OGBench stands, makes an OpenGL display when it is imported.
     load_triton()
@@ -148,7 +157,7 @@ def _load_ogbench(mujoco: Any) -> Any:
             self._dirty = False
             self.shown = _compile_shown(mujoco, shown, self._model)
 
-    arm = CompensatedCube("single", mode="data_collection", visualize_info=False)
+    arm = CompensatedCube(_OGBENCH_NAMES[cubes], mode="data_collection", visualize_info=False)
     # Only compiles: what it draws from its random stream is not used.
     arm.reset(seed=0)
     if arm.shown.nq != arm.model.nq or arm.shown.nmocap != arm.model.nmocap:
@@ -181,7 +190,10 @@ def _compile_shown(mujoco: Any, spec: Any, physics: Any) -> Any:
     for name, colour in _ADDED_COLOURS.items():
         spec.add_material(name=name, rgba=(*colour, 1.0), specular=0.1)
     # A colour of its own would come before the material's.
-    spec.geom("object_0").material, spec.geom("object_0").rgba = "cube", (0.5, 0.5, 0.5, 1.0)
+    for number, material in enumerate(CUBE_MATERIALS):
+        cube = spec.geom(f"object_{number}")
+        if cube is not None:
+            cube.material, cube.rgba = material, (0.5, 0.5, 0.5, 1.0)
     for texture in list(spec.textures):
         # The sky of stars costs more than the arm.
         if texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX:

@@ -1,14 +1,15 @@
-"""The cube scene as physics and camera: a UR5e with a Robotiq gripper, a table, a cube.
+"""The cube scenes as physics and camera: a UR5e with a Robotiq gripper, a table, one cube or two.
 
-Model, control law, bounds and criterion are those of OGBench's ``cube-single-v0`` (the package
-``ogbench``); `model` says what is different. `test/scenes/test_cube.py` holds the motion against
-theirs.
+Model, control law, bounds and criterion are those of OGBench's ``cube-single-v0`` and
+``cube-double-v0`` (the package ``ogbench``); `model` says what is different.
+`test/scenes/test_cube.py` holds the motion against theirs.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +44,10 @@ _CLOSED_ANGLE = 0.8
 #: Positions of a finger's four joints (driver, coupler, spring link, follower) per rad of its
 #: driver: it keeps its pads parallel.
 _FINGER = np.array([1.0, 0.0, 1.0, -0.962])
+#: m between the middles of two cubes: at least, where they are drawn, and in a given state, whose
+#: contacts are soft.
+APART = 0.08
+_LEAST_APART = 0.036
 #: m that a given state may be beyond where things are sent: arms overshoot, contacts are soft.
 _LARGEST_OVERRUN = 0.03
 #: Of inverse kinematics when a state is placed: m and rad.
@@ -67,6 +72,7 @@ class CubeScene(MujocoScene):
     """
 
     title = "Cube"
+    cubes: ClassVar[int] = 1
     state_names = (
         "effector_x", "effector_y", "effector_z", "effector_yaw", "gripper_closed",
         "cube_x", "cube_y", "cube_z", "cube_yaw",
@@ -83,7 +89,7 @@ class CubeScene(MujocoScene):
     varied_parts = VariedParts(VIEWS, ("object_0",), ("object_0",), (5, 9))
 
     def _make_model(self, mujoco: Any) -> Any:
-        self._models = models = build_models(mujoco)
+        self._models = models = build_models(mujoco, self.cubes)
         model = models.physics
         self._pinch = model.site("ur5e/robotiq/pinch").id
         self._arm = model.joint("ur5e/shoulder_pan_joint").qposadr[0] + np.arange(6)
@@ -91,7 +97,9 @@ class CubeScene(MujocoScene):
             model.joint(f"ur5e/robotiq/{side}_driver_joint").qposadr[0] + np.arange(4)
             for side in ("right", "left")
         ]
-        self._cube = int(model.joint("object_joint_0").qposadr[0])
+        self._cube_joints = [
+            int(model.joint(f"object_joint_{number}").qposadr[0]) for number in range(self.cubes)
+        ]
         self._arm_controls = np.array(
             [model.actuator(f"ur5e/{name}").id for name in _ARM_ACTUATORS]
         )
@@ -102,53 +110,64 @@ class CubeScene(MujocoScene):
         return self._models.shown
 
     def draw_state(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw a ground truth (9,): gripper open and above the table, the cube lying on it.
+        """Draw a ground truth (N,): gripper open and above the table, cubes lying on it, apart.
 
         Bounds are those of OGBench's data collection.
         """
-        return np.concatenate(
-            (
-                rng.uniform(*EFFECTOR_DRAWN),
-                [rng.uniform(-math.pi, math.pi), 0.0],
-                rng.uniform(*CUBE_DRAWN),
-                [CUBE_SIZE / 2, rng.uniform(-math.pi / 4, math.pi / 4)],
-            )
+        state = np.concatenate(
+            (rng.uniform(*EFFECTOR_DRAWN), [rng.uniform(-math.pi, math.pi), 0.0])
         )
+        for _ in range(self.cubes):
+            place = draw_free_place(rng, [state[columns] for columns in cube_columns(state)])
+            yaw = rng.uniform(-math.pi / 4, math.pi / 4)
+            state = np.concatenate((state, place, [CUBE_SIZE / 2, yaw]))
+        return state
 
     def check_state(self, state: ArrayLike) -> NDArray[np.float64]:
-        """Return ``state`` as an admissible ground truth (9,), see the class for the units.
+        """Return ``state`` as an admissible ground truth (N,), see the class for the units.
 
         Raises:
-            UserError: Not nine finite numbers, the gripper is out of its workspace or further
-                closed than possible, or the cube is not above the table.
+            UserError: Not N finite numbers, the gripper is out of its workspace or further closed
+                than possible, a cube is not above the table, or two are in the same place.
         """
         values = self.numbers(state)
         text = "[" + ", ".join(f"{value:.3f}" for value in values) + "]"
         lower, upper = WORKSPACE[0] - _LARGEST_OVERRUN, WORKSPACE[1] + _LARGEST_OVERRUN
         if (values[:3] < lower).any() or (values[:3] > upper).any():
             raise UserError(
-                f"Cube state {text}: the gripper is out of its workspace; effector_x, effector_y "
+                f"{self.title} state {text}: the gripper is out of its workspace; effector_x, effector_y "
                 f"and effector_z lie within {WORKSPACE[0].tolist()} and {WORKSPACE[1].tolist()} m"
             )
         if not -0.05 <= values[4] <= 1.05:
-            raise UserError(f"Cube state {text}: gripper_closed lies within 0 and 1")
+            raise UserError(f"{self.title} state {text}: gripper_closed lies within 0 and 1")
         lower, upper = TABLE[0] - _LARGEST_OVERRUN, TABLE[1] + _LARGEST_OVERRUN
-        on_table = (values[5:7] >= lower).all() and (values[5:7] <= upper).all()
-        if not on_table or not 0.01 <= values[7] <= 0.6:
+        places = [values[columns][:3] for columns in cube_columns(values)]
+        for number, (x, y, z) in enumerate(places):
+            on_table = ((x, y) >= lower).all() and ((x, y) <= upper).all()
+            if not on_table or not 0.01 <= z <= 0.6:
+                name = _CUBE_NAMES[number]
+                raise UserError(
+                    f"{self.title} state {text}: the cube is not above the table; {name}_x and {name}_y "
+                    f"lie within {TABLE[0].tolist()} and {TABLE[1].tolist()} m, {name}_z within "
+                    "0.01 and 0.6 m"
+                )
+        if self.cubes == 2 and np.linalg.norm(places[0] - places[1]) < _LEAST_APART:
             raise UserError(
-                f"Cube state {text}: the cube is not above the table; cube_x and cube_y lie within "
-                f"{TABLE[0].tolist()} and {TABLE[1].tolist()} m, cube_z within 0.01 and 0.6 m"
+                f"{self.title} state {text}: the cubes are in the same place; their middles are "
+                f"{_LEAST_APART} m apart at least"
             )
         return values
 
     def outcome(self, state: ArrayLike, goal_state: ArrayLike) -> Outcome:
-        """Compare a ground truth (9,) with that of a goal (9,).
+        """Compare a ground truth (N,) with that of a goal (N,).
 
-        Success is the published criterion: the cube's middle no farther than 0.04 m from where it
-        is in the goal, wherever the gripper is and however the cube is turned.
+        Success is the published criterion: the middle of every cube no farther than 0.04 m from
+        where it is in the goal, wherever the gripper is and however a cube is turned.
         """
-        difference = np.asarray(state, np.float64)[5:8] - np.asarray(goal_state, np.float64)[5:8]
-        distance = float(np.linalg.norm(difference))
+        difference = np.asarray(state, np.float64) - np.asarray(goal_state, np.float64)
+        distance = max(
+            float(np.linalg.norm(difference[columns][:3])) for columns in cube_columns(difference)
+        )
         return Outcome(
             success=distance <= POSITION_TOLERANCE,
             object_success=distance <= POSITION_TOLERANCE,
@@ -157,10 +176,13 @@ class CubeScene(MujocoScene):
         )
 
     def ground_truth(self) -> NDArray[np.float64]:
-        """Return the ground truth (9,), see the class."""
+        """Return the ground truth (N,), see the class."""
         position, yaw, closed = self._measure()
-        cube = self._data.qpos[self._cube : self._cube + 7]
-        return np.array((*position, yaw, closed, *cube[:3], self._cube_yaw(cube[3:])))
+        values = [*position, yaw, closed]
+        for joint in self._cube_joints:
+            cube = self._data.qpos[joint : joint + 7]
+            values += [*cube[:3], self._cube_yaw(cube[3:])]
+        return np.array(values)
 
     def _measure(self) -> tuple[NDArray[np.float64], float, float]:
         """Where the gripper is: position (3,) m, yaw in [-pi, pi) rad, how far it is closed."""
@@ -188,9 +210,11 @@ class CubeScene(MujocoScene):
         data.qpos[self._arm] = self._solve((x, y, z), yaw, start, 200, _PLACED_EXACTLY)
         for finger in self._fingers:
             data.qpos[finger] = _FINGER * closed * _CLOSED_ANGLE
-        cube = data.qpos[self._cube : self._cube + 7]
-        cube[:3] = state[5:8]
-        cube[3:] = math.cos(state[8] / 2), 0.0, 0.0, math.sin(state[8] / 2)
+        for joint, columns in zip(self._cube_joints, cube_columns(state), strict=True):
+            *place, cube_yaw = state[columns].tolist()
+            cube = data.qpos[joint : joint + 7]
+            cube[:3] = place
+            cube[3:] = math.cos(cube_yaw / 2), 0.0, 0.0, math.sin(cube_yaw / 2)
 
     def _begin(self, state: NDArray[np.float64]) -> None:
         self._aim(np.zeros(5))
@@ -237,6 +261,44 @@ class CubeScene(MujocoScene):
             pos_thresh=tolerance,
             ori_thresh=tolerance,
         )
+
+
+class CubeDoubleScene(CubeScene):
+    """The same arm and table with two cubes, a red one and a green one.
+
+    Ground truth (13,): that of `CubeScene`, and of the second cube ``cube2_x cube2_y cube2_z`` and
+    ``cube2_yaw``. A goal is reached when both cubes are where they are in it.
+    """
+
+    title = "Cube Double"
+    cubes = 2
+    state_names = (*CubeScene.state_names, "cube2_x", "cube2_y", "cube2_z", "cube2_yaw")
+    state_units = (*CubeScene.state_units, "m", "m", "m", "rad")
+    criterion = Criterion("both cubes within 40 mm of their places in the goal", POSITION_TOLERANCE)
+    # What happens to an object happens to the first; both vary.
+    varied_parts = VariedParts(
+        VIEWS, ("object_0", "object_1"), ("object_0",), (5, 9), also_weighed=("object_1",)
+    )
+
+
+#: Prefixes of the names of what a ground truth has of each cube.
+_CUBE_NAMES = ("cube", "cube2")
+
+
+def cube_columns(state: NDArray[np.float64]) -> Iterator[slice]:
+    """Yield where in a ground truth (N,) the x, y, z in m and the yaw in rad of each cube are."""
+    for first in range(5, len(state), 4):
+        yield slice(first, first + 4)
+
+
+def draw_free_place(
+    rng: np.random.Generator, others: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Draw a place (2,) m on the table that is `APART` from other cubes, each (4,)."""
+    while True:
+        place = rng.uniform(*CUBE_DRAWN)
+        if all(np.linalg.norm(place - other[:2]) >= APART for other in others):
+            return place
 
 
 def _wrap(angle: float, half: float) -> float:
