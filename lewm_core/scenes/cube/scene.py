@@ -135,8 +135,9 @@ class CubeScene(MujocoScene):
         lower, upper = WORKSPACE[0] - _LARGEST_OVERRUN, WORKSPACE[1] + _LARGEST_OVERRUN
         if (values[:3] < lower).any() or (values[:3] > upper).any():
             raise UserError(
-                f"{self.title} state {text}: the gripper is out of its workspace; effector_x, effector_y "
-                f"and effector_z lie within {WORKSPACE[0].tolist()} and {WORKSPACE[1].tolist()} m"
+                f"{self.title} state {text}: the gripper is out of its workspace; effector_x, "
+                f"effector_y and effector_z lie within {WORKSPACE[0].tolist()} and "
+                f"{WORKSPACE[1].tolist()} m"
             )
         if not -0.05 <= values[4] <= 1.05:
             raise UserError(f"{self.title} state {text}: gripper_closed lies within 0 and 1")
@@ -147,9 +148,9 @@ class CubeScene(MujocoScene):
             if not on_table or not 0.01 <= z <= 0.6:
                 name = _CUBE_NAMES[number]
                 raise UserError(
-                    f"{self.title} state {text}: the cube is not above the table; {name}_x and {name}_y "
-                    f"lie within {TABLE[0].tolist()} and {TABLE[1].tolist()} m, {name}_z within "
-                    "0.01 and 0.6 m"
+                    f"{self.title} state {text}: the cube is not above the table; {name}_x and "
+                    f"{name}_y lie within {TABLE[0].tolist()} and {TABLE[1].tolist()} m, {name}_z "
+                    "within 0.01 and 0.6 m"
                 )
         if self.cubes == 2 and np.linalg.norm(places[0] - places[1]) < _LEAST_APART:
             raise UserError(
