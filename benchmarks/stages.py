@@ -35,7 +35,7 @@ def random_episodes(model: WorldModel, blocks: int = 2000) -> EmbeddedEpisodes:
     skip = model.frame_skip
     ticks = torch.arange(blocks * skip)
     return EmbeddedEpisodes(
-        z=torch.randn(len(ticks), model.embedding_dim, generator=generator),
+        z=torch.randn(len(ticks), model.latent_dim, generator=generator),
         row=ticks,
         blocks=torch.randn(len(ticks), model.config.block_dim, generator=generator),
         ahead=(len(ticks) - 1 - ticks) // skip,
