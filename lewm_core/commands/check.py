@@ -42,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="starts at which recorded actions are ranked among random ones (default 200)",
     )
     parser.add_argument(
+        "--leave-out", default="", metavar="FIELD,...",
+        help="state fields that no goal depends on, with commas between: told, not judged",
+    )
+    parser.add_argument(
         "--no-store", action="store_true", help="do not write check.json into the checkpoint"
     )
     parser.add_argument(
@@ -86,7 +90,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     # As other numerical programs: OMP_NUM_THREADS wins over the number of cores.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or usable_cores()))
     began = time.monotonic()
-    settings = CheckSettings(goals=arguments.goals, seed=arguments.seed)
+    left_out = tuple(filter(None, arguments.leave_out.split(",")))
+    settings = CheckSettings(goals=arguments.goals, seed=arguments.seed, leave_out=left_out)
     result = run_check(arguments.checkpoint, arguments.data, settings)
     print(format_result(result))
     print(f"checked in {time.monotonic() - began:.0f} s")

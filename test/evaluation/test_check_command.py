@@ -149,3 +149,25 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0 and "lewm-check push_t-nano" in capsys.readouterr().out
+
+
+def test_states_that_no_goal_depends_on_are_told_and_not_judged(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def report(*more: str) -> dict:
+        result = tmp_path / "check.json"
+        arguments = ("--no-store", "--json", str(result), *more)
+        assert check(world / "run/checkpoint", world / "fresh", *arguments) == 0
+        return json.loads(result.read_text())
+
+    whole, without = report(), report("--leave-out", "block_x,block_y,block_angle")
+    assert without["probe_r2_block"] == whole["probe_r2_block"]
+    assert whole["state_r2"] == min(
+        whole["probe_r2_agent"], whole["probe_r2_block"], whole["probe_r2_angle"]
+    )
+    assert without["state_r2"] == whole["probe_r2_agent"] > whole["state_r2"]
+    assert without["reason"].endswith("; not judged: block_x, block_y, block_angle")
+    capsys.readouterr()
+    wrong = check(world / "run/checkpoint", world / "fresh", "--leave-out", "block_angel")
+    assert wrong == 1
+    assert "did you mean 'block_angle'?" in capsys.readouterr().err

@@ -28,9 +28,11 @@ from lewm_core.evaluation.check.latent import (
 )
 from lewm_core.evaluation.check.planning import CostFigures, measure_costs
 from lewm_core.evaluation.check.thresholds import THRESHOLDS, judge
+from lewm_core.evaluation.probes import ProbeScore
 from lewm_core.model.verdict import Verdict, finite
 from lewm_core.model.world_model import WorldModel
 from lewm_core.training.measure import embed, measure_predictions
+from lewm_core.validation import suggestion
 
 _WORDS = {"can plan": "ok", "marginal": "marginal", "cannot plan": "BAD", None: "not judged"}
 
@@ -46,6 +48,8 @@ class CheckSettings:
         candidates: Random sequences per start.
         episodes: Episodes along which the distance to a goal is followed.
         seed: Of everything that is drawn.
+        leave_out: State fields that no goal depends on, such as the yaw of a gripper that only has
+            to let go: how well they are encoded is told, and not judged.
     """
 
     frames: int = 8000
@@ -54,6 +58,7 @@ class CheckSettings:
     candidates: int = 256
     episodes: int = 100
     seed: int = 0
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         lowest = {"frames": 100, "clips": 1, "goals": 1, "candidates": 4, "episodes": 1, "seed": 0}
@@ -127,6 +132,12 @@ def run_check(
     settings = settings or CheckSettings()
     model = lewm_core.load(checkpoint)
     data = open_check_data(checkpoint, model, paths, cache_dir)
+    for name in settings.leave_out:
+        if name not in data.contract.state_names:
+            raise UserError(
+                f"--leave-out {name}: contract {data.contract.name!r} has no such state field; "
+                + suggestion(name, data.contract.state_names)
+            )
     fitted, scored = data.probe_frames(settings.frames)
     fitted_z, scored_z = embed(model, fitted.frames), embed(model, scored.frames)
     embeddings = scored_z if data.trained else torch.cat([fitted_z, scored_z])
@@ -145,7 +156,7 @@ def run_check(
         embed(model, torch.from_numpy(np.asarray(data.cache.frames[rows])))
         for rows in data.episode_frames(settings.episodes)
     ]
-    measured = _figures(spread, costs, content, errors, unchanged)
+    measured = _figures(spread, costs, content, errors, unchanged, settings.leave_out)
     measured |= {
         "one_block_distance": one_block,
         "step_correlation": distance_follows_steps(along),
@@ -156,7 +167,7 @@ def run_check(
     word, reason = judge(measured)
     found = Verdict(
         verdict=word,
-        reason=_name_the_worst(reason, content),
+        reason=_name_the_worst(reason, content, settings.leave_out),
         measured=finite(measured),
         data=tuple(data.sources),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -181,6 +192,7 @@ def _figures(
     content: Content,
     errors: list[float],
     unchanged: list[float],
+    leave_out: Sequence[str] = (),
 ) -> dict[str, float]:
     """Return the figures under their stable keys; NaN where one cannot be measured."""
     figures: dict[str, float] = {
@@ -210,16 +222,25 @@ def _figures(
         figures[f"probe_r2_{score.label}"] = score.mlp
     for name, r2 in content.regions.items():
         figures[f"region_r2_{name.replace(' ', '_')}"] = r2
-    known = [score.mlp for score in content.states if math.isfinite(score.mlp)]
+    known = [score.mlp for score in _judged(content, leave_out)]
     shares = content.region_share()
     figures["state_r2"] = min(known, default=math.nan)
     figures["region_share"] = min(shares.values(), default=math.nan)
     return figures
 
 
-def _name_the_worst(reason: str, content: Content) -> str:
-    """Say which state or region it is, where the reason speaks of one."""
-    known = [score for score in content.states if math.isfinite(score.mlp)]
+def _judged(content: Content, leave_out: Sequence[str]) -> list[ProbeScore]:
+    """The probes that count: of states that vary, less those that no goal depends on."""
+    return [
+        score
+        for score in content.states
+        if math.isfinite(score.mlp) and not set(score.fields) <= set(leave_out)
+    ]
+
+
+def _name_the_worst(reason: str, content: Content, leave_out: Sequence[str]) -> str:
+    """Say which state or region it is, where the reason speaks of one, and what is left out."""
+    known = _judged(content, leave_out)
     if known:
         worst = min(known, key=lambda score: score.mlp)
         reason = reason.replace(
@@ -234,6 +255,8 @@ def _name_the_worst(reason: str, content: Content) -> str:
             "something that moves in the picture is not",
             f"something that moves in the {worst_region} of the picture is not",
         )
+    if leave_out:
+        reason += f"; not judged: {', '.join(leave_out)}"
     return reason
 
 
