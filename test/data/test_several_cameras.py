@@ -181,8 +181,8 @@ def test_what_is_proprioceptive_is_no_difference_between_contracts() -> None:
     assert contract_differences(Contract.from_dict(values), CONTRACT) == []
 
 
-@pytest.mark.parametrize("name", ["push_t", "two_room"])
-def test_checkpoints_from_before_fit_the_contracts_of_today(name: str) -> None:
+@pytest.mark.parametrize("name", ["push_t", "two_room", "reacher", "cube"])
+def test_shipped_checkpoints_fit_the_contracts_of_today(name: str) -> None:
     require_contract(load_checkpoint(f"{name}-nano").contract, load_contract(name), name)
 
 
