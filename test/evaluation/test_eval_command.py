@@ -107,7 +107,7 @@ def test_far_is_three_tables(trained, tmp_path):
     ("arguments", "words"),
     [
         (["--protocol", "papers"], "unknown protocol 'papers'; known protocols: paper, mpc, far"),
-        (["--scene", "push"], "unknown scene 'push'; known scenes: cube, push_t"),
+        (["--scene", "push"], "unknown scene 'push'; known scenes: cube, cube_double, push_t"),
         (["--planner", "nanu"], "nanu: no such file, and no preset of config/planner"),
         (["--split", "test"], "known splits: reporting, tuning"),
         (["--episodes", "0"], "episodes is 0"),
