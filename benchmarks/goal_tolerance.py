@@ -39,7 +39,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if block is None:
         raise CheckpointError(f"{arguments.checkpoint}: model.json has no one_block_distance")
     contract = Contract.from_dict(model.contract or {})
-    layout = ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
+    layout = ObservationLayout.of(contract, model.config)
     rng = np.random.default_rng(arguments.seed)
     distances, met = [], []
     scene, expert = make_scene(contract.name), make_expert(contract.name)

@@ -93,8 +93,7 @@ class PracticeCollector:
         self._scene: Scene = make_scene(name, seed=0, vary=vary)
         self._expert: Expert = make_expert(name, seed=0)
         check_scene_contract(self._scene, name, contract)
-        config = model.config
-        self._layout = ObservationLayout.of(contract, config.inputs, config.image_size)
+        self._layout = ObservationLayout.of(contract, model.config)
         preset: str | Path | None = planner
         if preset is None:
             preset = "proposal" if model.proposal is not None else planner_for(model)

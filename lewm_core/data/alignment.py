@@ -220,25 +220,25 @@ def _align_piece(
     states = [
         _newest(signal, ticks_ns, _to_ns(contract.max_gap))[0] for signal in streams.states
     ]
-    frame_index = _nearest_pictures(stamps_ns, numbers, ticks_ns, period_ns)
-    further = [
-        _nearest_pictures(further_ns[order], order, ticks_ns, period_ns, once=False)
-        for further_ns in streams.picture_stamps_ns[1:]
-        for order in (np.argsort(further_ns, kind="stable"),)
-    ]
-    further_index = np.stack([np.zeros_like(frame_index), *further], axis=1)[:, 1:]
-    complete = (frame_index >= 0) & (further_index >= 0).all(axis=1)
+    pictures = [_nearest_pictures(stamps_ns, numbers, ticks_ns, period_ns)]
+    for further_ns in streams.picture_stamps_ns[1:]:
+        order = np.argsort(further_ns, kind="stable")
+        pictures.append(
+            _nearest_pictures(further_ns[order], order, ticks_ns, period_ns, once=False)
+        )
+    index = np.stack(pictures, axis=1)
+    index[(index < 0).any(axis=1)] = -1
     return AlignedEpisode(
         name,
         streams.path,
         start_ns,
-        np.where(complete, frame_index, -1).astype(np.int32),
+        index[:, 0],
         actions.astype(np.float32),
         valid,
         np.concatenate(states, axis=1).astype(np.float32)
         if states
         else np.zeros((len(ticks_ns), 0), np.float32),
-        np.where(complete[:, None], further_index, -1).astype(np.int32),
+        index[:, 1:],
     )
 
 

@@ -92,9 +92,12 @@ def read_bag(
         for index, camera in enumerate(contract.cameras):
             chosen = wanted if index == 0 else further[ticks, index - 1]
             channels = slice(3 * index, 3 * index + 3)
+            order = np.argsort(chosen, kind="stable")
             for number, message in _messages(reader, streams, contract, index, chosen):
                 picture = _picture(reader, message, camera, image_size)
-                frames[entry.row + np.flatnonzero(chosen == number), channels] = picture
+                # A slow camera's picture may belong to several rows.
+                first, end = np.searchsorted(chosen, [number, number + 1], sorter=order)
+                frames[entry.row + order[first:end], channels] = picture
     row_of = np.full(len(streams.picture_stamps_ns[0]) + 1, -1, dtype=np.int32)
     row_of[wanted] = np.arange(len(wanted), dtype=np.int32)
     for episode in episodes:

@@ -2,7 +2,6 @@
 
 Which cameras and numbers is written in the checkpoint (`model.inputs`, names of the contract); here
 the contract is looked up once, and pictures and states come out as the model was trained on them.
-Training, evaluation and the planner node all go through this.
 """
 
 from __future__ import annotations
@@ -25,6 +24,20 @@ class Inputs(Protocol):
 
     cameras: tuple[str, ...]
     state: bool | tuple[str, ...]
+
+
+class ModelSettings(Protocol):
+    """The part of a model's settings that is about pictures and states."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it is given."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Edge of its pictures, px."""
+        ...
 
 
 class Sight(Protocol):
@@ -71,15 +84,18 @@ class ObservationLayout:
     image_size: int
 
     @classmethod
-    def of(cls, contract: Contract, inputs: Inputs, image_size: int) -> ObservationLayout:
+    def of(cls, contract: Contract, settings: ModelSettings) -> ObservationLayout:
         """Look up in a contract what a model is given.
 
         Raises:
             ContractError: The contract has no such camera or field, or it does not call the field
                 proprioceptive.
         """
+        inputs = settings.inputs
         return cls(
-            contract.select_cameras(inputs.cameras), given_state(contract, inputs), image_size
+            contract.select_cameras(inputs.cameras),
+            given_state(contract, inputs),
+            settings.image_size,
         )
 
     def observe(
@@ -97,9 +113,9 @@ class ObservationLayout:
             ImageError: A picture has another shape, or its crop reaches outside of it.
             KeyError: A camera or a field is missing.
         """
-        return Observation(self.stack(pictures), self._select(state))
+        return Observation(self._stack(pictures), self._select(state))
 
-    def stack(self, pictures: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    def _stack(self, pictures: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Return pictures as the model sees them: ``(3 C, S, S)`` uint8; see `observe`."""
         prepared = []
         for camera in self.cameras:
@@ -109,7 +125,7 @@ class ObservationLayout:
                 )
             except ImageError as error:
                 raise ImageError(f"camera {camera.name!r}: {error}") from error
-        return prepared[0] if len(prepared) == 1 else np.concatenate(prepared)
+        return np.concatenate(prepared)
 
     def look(self, scene: Sight) -> Observation:
         """Return what the model is given of a scene as it is now."""

@@ -62,8 +62,7 @@ class PlannerSetup:
     @property
     def layout(self) -> ObservationLayout:
         """What the model is given."""
-        config = self.model.config
-        return ObservationLayout.of(self.contract, config.inputs, config.image_size)
+        return ObservationLayout.of(self.contract, self.model.config)
 
 
 def make_setup(

@@ -184,7 +184,7 @@ class PlannerPolicy:
             PlanningError: Contract and model do not fit.
             ContractError: The contract lacks what the model is given.
         """
-        layout = ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
+        layout = ObservationLayout.of(contract, model.config)
         controller = RecedingHorizonController.from_contract(model, contract, config)
         return cls(controller, layout, name)
 

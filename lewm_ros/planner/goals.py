@@ -63,7 +63,7 @@ def goal_from_messages(
         _prepare(decode_message(message), camera, image_size, "goal picture")
         for message, camera in zip(messages, cameras, strict=True)
     ]
-    return pictures[0] if len(pictures) == 1 else np.concatenate(pictures)
+    return np.concatenate(pictures)
 
 
 def goal_from_file(

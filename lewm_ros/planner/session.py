@@ -60,8 +60,7 @@ class PlannerSession:
     @property
     def layout(self) -> ObservationLayout:
         """What the model is given: which cameras and state fields of the contract."""
-        config = self.model.config
-        return ObservationLayout.of(self.contract, config.inputs, config.image_size)
+        return ObservationLayout.of(self.contract, self.model.config)
 
     @property
     def image_size(self) -> int:
@@ -139,7 +138,7 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     given = load_contract(parameters.contract) if parameters.contract else None
     contract = _agreed_contract(model, given, parameters, log)
     # Refuses a contract without what the model is given.
-    ObservationLayout.of(contract, model.config.inputs, model.config.image_size)
+    ObservationLayout.of(contract, model.config)
     device = _device(parameters.device)
     threads = parameters.threads or max(1, (os.cpu_count() or 2) - 1)
     torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from lewm_core.data.images import prepare_picture
 from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import BagError, ContractError
 from lewm_core.model.checkpoint import load_checkpoint
-from lewm_core.model.config import InputsConfig
+from lewm_core.model.config import InputsConfig, KeypointEncoderConfig, ModelConfig
 from test.data.synthetic import MS, image_message, picture, small_contract, stamped
 
 TICKS = 11
@@ -183,7 +184,16 @@ def test_what_is_proprioceptive_is_no_difference_between_contracts() -> None:
 
 @pytest.mark.parametrize("name", ["push_t", "two_room", "reacher", "cube"])
 def test_shipped_checkpoints_fit_the_contracts_of_today(name: str) -> None:
-    require_contract(load_checkpoint(f"{name}-nano").contract, load_contract(name), name)
+    contract = load_checkpoint(f"{name}-nano").contract
+    assert contract is not None
+    require_contract(contract, load_contract(name), name)
+    assert contract_differences(Contract.from_dict(contract), load_contract(name)) == []
+
+
+def layout_of(contract: Contract, **inputs: Any) -> ObservationLayout:
+    encoder = KeypointEncoderConfig(image_size=16, keypoints=2)
+    settings = ModelConfig(encoder=encoder, inputs=InputsConfig(**inputs), action_dim=2)
+    return ObservationLayout.of(contract, settings)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +202,12 @@ def test_shipped_checkpoints_fit_the_contracts_of_today(name: str) -> None:
 def test_a_model_is_given_what_its_training_says(
     state: bool | tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    layout = ObservationLayout.of(CONTRACT, InputsConfig(cameras=("side",), state=state), 4)
+    layout = layout_of(CONTRACT, cameras=("side",), state=state)
     assert layout.state_names == names
     pictures = {"side": picture(7, (4, 4)), "top": picture(1)}
     observation = layout.observe(pictures, {"a": 1.0, "b": 2.0})
-    np.testing.assert_array_equal(observation.picture, seen(7, (4, 4)))
+    expected = prepare_picture(picture(7, (4, 4)), None, 16)
+    np.testing.assert_array_equal(observation.picture, expected)
     assert observation.state is None if not names else observation.state.tolist() == [2.0]
 
 
@@ -209,9 +220,9 @@ def test_a_model_is_given_what_its_training_says(
 )
 def test_what_a_robot_does_not_measure_is_not_given(state: tuple[str, ...], said: str) -> None:
     with pytest.raises(ContractError, match=said):
-        ObservationLayout.of(CONTRACT, InputsConfig(state=state), 4)
+        layout_of(CONTRACT, state=state)
 
 
 def test_all_proprioceptive_fields_of_none_is_an_error() -> None:
     with pytest.raises(ContractError, match="no state field of contract 'small' is propriocep"):
-        ObservationLayout.of(small_contract(), InputsConfig(state=True), 4)
+        layout_of(small_contract(), state=True)
