@@ -128,12 +128,22 @@ class MomentCollector:
         source.pictures.append((stamp_ns, picture))
         return ""
 
-    def state_came(self, topic: str, stamp_ns: int, values: Mapping[str, float]) -> None:
-        """Take the state fields of a message; of a topic that the model is given something of."""
+    def state_came(
+        self, topic: str, stamp_ns: int, now_ns: int, values: Mapping[str, float]
+    ) -> None:
+        """Take the state fields of a message.
+
+        Args:
+            topic: One that the model is given something of.
+            stamp_ns: When it was measured. What is older than the newest is passed over, and so is
+                what lies farther in the future than a picture may: it would be the newest for ever.
+            now_ns: ROS time.
+            values: By the names of the contract's fields.
+        """
         states = self._states[topic]
-        if states and stamp_ns < states[-1][0]:
-            return  # out of order: what is newer counts already
-        states.append((stamp_ns, values))
+        ahead_s = (stamp_ns - now_ns) * _NS
+        if ahead_s <= self._timeout_s and not (states and stamp_ns < states[-1][0]):
+            states.append((stamp_ns, values))
 
     def take(self) -> Moment | None:
         """Return the newest moment that is complete, if it is newer than all before."""
@@ -145,8 +155,8 @@ class MomentCollector:
             if state is None or any(picture is None for picture in pictures):
                 continue
             self._newest_ns = stamp_ns
-            stacked = picture if len(pictures) == 1 else np.concatenate(pictures)
-            return Moment(stamp_ns, Observation(stacked, state if self._names else None))
+            seen = Observation(np.concatenate(pictures), state if self._names else None)
+            return Moment(stamp_ns, seen)
         return None
 
     def age_s(self, now_ns: int) -> float:
@@ -176,14 +186,13 @@ class MomentCollector:
                     f"the newest state on {topic} is {age_s:.2f} s old (limit "
                     f"{self._timeout_s:g} s)"
                 )
-        names = " and ".join(self._cameras)
-        return (
-            f"no pictures of {names} within {self._apart_ns * _NS:g} s of each other, with a state "
-            "of then: compare their stamps"
-            if self._states
-            else f"no pictures of {names} within {self._apart_ns * _NS:g} s of each other: compare "
-            "their stamps"
-        )
+        lacking = []
+        if self._others:
+            names = " and ".join(self._cameras)
+            lacking.append(f"pictures of {names} within {self._apart_ns * _NS:g} s of each other")
+        if self._states:
+            lacking.append("state of the time of a picture")
+        return f"no {' with a '.join(lacking)}: compare their stamps"
 
     def _nearest(self, camera: _Camera, stamp_ns: int) -> NDArray[np.uint8] | None:
         near = [

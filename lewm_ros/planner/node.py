@@ -330,9 +330,9 @@ class PlannerNode(LifecycleNode):
                 f"state on {state.topic} refused: {error}", throttle_duration_sec=2.0
             )
             return
-        from_header = state.clock == "header"
-        stamp_ns = stamp_to_ns(message.header.stamp) if from_header else self._now_ns()
-        self._pilot.state_came(state.topic, stamp_ns, values)
+        now_ns = self._now_ns()
+        stamp_ns = stamp_to_ns(message.header.stamp) if state.clock == "header" else now_ns
+        self._pilot.state_came(state.topic, stamp_ns, now_ns, values)
 
     def _on_episode(self, event: EpisodeEvent) -> None:
         if self._active and event.event == EpisodeEvent.START:

@@ -154,9 +154,11 @@ class PlannerPilot:
         self._look()
         return refusal
 
-    def state_came(self, topic: str, stamp_ns: int, values: Mapping[str, float]) -> None:
+    def state_came(
+        self, topic: str, stamp_ns: int, now_ns: int, values: Mapping[str, float]
+    ) -> None:
         """Take what the robot measured of itself, by the names of the contract's fields."""
-        self._moments.state_came(topic, stamp_ns, values)
+        self._moments.state_came(topic, stamp_ns, now_ns, values)
         self._look()
 
     def _look(self) -> None:

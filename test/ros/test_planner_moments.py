@@ -36,6 +36,11 @@ def see(collected, camera: str, at_ms: float, value: int = 1, now_ms: float | No
 FIRST, TOPIC = "top", "/scene/state"
 
 
+def feel(collected, at_ms: float, values: dict[str, float], now_ms: float | None = None) -> None:
+    now_ns = round((at_ms if now_ms is None else now_ms) * MS)
+    collected.state_came(TOPIC, round(at_ms * MS), now_ns, values)
+
+
 def test_one_camera_is_a_moment_at_every_picture():
     collected = collector(cameras=1)
     assert collected.take() is None and "no picture" in collected.problem(0)
@@ -117,17 +122,17 @@ def test_a_picture_waits_for_the_state_of_its_time():
     collected = collector(cameras=1, state_names=("agent_y", "agent_x"))
     see(collected, FIRST, 100)
     assert "no state on /scene/state yet" in collected.problem(100 * MS)
-    collected.state_came(TOPIC, 40 * MS, {"agent_x": 1.0, "agent_y": 2.0})
+    feel(collected, 40, {"agent_x": 1.0, "agent_y": 2.0})
     assert collected.take() is None, "a newer one of before the picture may be on its way"
-    collected.state_came(TOPIC, 100 * MS, {"agent_x": 3.0, "agent_y": 4.0})
+    feel(collected, 100, {"agent_x": 3.0, "agent_y": 4.0})
     np.testing.assert_array_equal(collected.take().seen.state, np.float32([4.0, 3.0]))
 
 
 def test_the_newest_state_before_the_picture_counts():
     collected = collector(cameras=1, state_names=("agent_x",))
     for at in (60, 90, 130):
-        collected.state_came(TOPIC, at * MS, {"agent_x": float(at)})
-    collected.state_came(TOPIC, 80 * MS, {"agent_x": -1.0})  # out of order: passed over
+        feel(collected, at, {"agent_x": float(at)})
+    feel(collected, 80, {"agent_x": -1.0})  # out of order: passed over
     see(collected, FIRST, 100)
     np.testing.assert_array_equal(collected.take().seen.state, np.float32([90.0]))
 
@@ -135,13 +140,30 @@ def test_the_newest_state_before_the_picture_counts():
 def test_a_state_that_is_not_finite_or_old_is_none():
     collected = collector(cameras=1, state_names=("agent_x",))
     see(collected, FIRST, 100)
-    collected.state_came(TOPIC, 100 * MS, {"agent_x": float("nan")})
+    feel(collected, 100, {"agent_x": float("nan")})
     assert collected.take() is None
     collected.forget()
-    collected.state_came(TOPIC, 100 * MS, {"agent_x": 1.0})
+    feel(collected, 100, {"agent_x": 1.0})
     see(collected, FIRST, 1000)
     assert collected.take() is None
     assert "is 0.90 s old" in collected.problem(1000 * MS)
+
+
+def test_a_state_of_the_future_does_not_bury_those_that_follow():
+    collected = collector(cameras=1, state_names=("agent_x",))
+    feel(collected, 5000, {"agent_x": -1.0}, now_ms=90)
+    see(collected, FIRST, 100)
+    assert collected.take() is None
+    feel(collected, 100, {"agent_x": 1.0})
+    np.testing.assert_array_equal(collected.take().seen.state, np.float32([1.0]))
+
+
+def test_a_state_that_is_never_of_a_pictures_time_holds_and_says_so():
+    collected = collector(cameras=1, state_names=("agent_x",))
+    feel(collected, 150, {"agent_x": 1.0})
+    see(collected, FIRST, 100, now_ms=150)
+    assert collected.take() is None
+    assert collected.problem(150 * MS).startswith("no state of the time of a picture")
 
 
 def test_after_a_jump_of_the_clock_nothing_of_before_counts():
