@@ -221,6 +221,13 @@ def evaluate(
                 f"{candidate.given} has a camera of another size than {candidates[0].given}; "
                 "evaluate them one by one"
             )
+        if request.tolerance_factor(candidate.model) != request.tolerance_factor(
+            candidates[0].model
+        ):
+            raise UserError(
+                f"{candidate.given} and {candidates[0].given} have goal tolerances of their own; "
+                "evaluate them one by one, or give --goal-tolerance-factor"
+            )
         if not request.data:
             refuse_trained_seed(
                 candidate.given, candidate.model.metadata, request.scene, request.seed

@@ -96,6 +96,20 @@ def test_several_checkpoints_and_their_mean(trained, tmp_path, capsys):
     assert not list(out.glob("*.mp4"))
 
 
+def test_checkpoints_with_tolerances_of_their_own_are_not_put_into_one_table(
+    trained, tmp_path, capsys
+):
+    latent = {"one_block_distance": 1e-6, "goal_tolerance_factor": 0.005}
+    other = checkpoint(tmp_path / "other", seed=1, latent=latent)
+    status, _ = run(tmp_path, trained, other, "--episodes", 1, "--no-video")
+    assert status == 1 and "have goal tolerances of their own" in capsys.readouterr().err
+    arguments = ("--episodes", 1, "--no-video", "--goal-tolerance-factor", 0.01)
+    status, _ = run(tmp_path, trained, other, *arguments)
+    assert status == 0 and read(tmp_path)["config"]["goal_tolerance_factor"] == 0.01
+    status, _ = run(tmp_path, other, "--episodes", 1, "--no-video")
+    assert status == 0 and read(tmp_path)["config"]["goal_tolerance_factor"] == 0.005
+
+
 def test_far_is_three_tables(trained, tmp_path):
     status, _ = run(tmp_path, trained, "--episodes", 1, "--protocol", "far", "--no-video")
     result = read(tmp_path)
