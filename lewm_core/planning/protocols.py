@@ -61,7 +61,12 @@ class Dynamics(Protocol):
 
 @runtime_checkable
 class EncodingDynamics(Dynamics, Protocol):
-    """A world model that also sees: what the receding-horizon controller needs."""
+    """A world model that also sees: what the receding-horizon controller needs.
+
+    One that is given more than the pictures of one camera says so by `WorldModel`'s attributes
+    ``embedding_dim`` (E), ``state_dim`` (P) and ``config.inputs``; without them D is E, P is 0, and
+    the contract's first camera is what it sees.
+    """
 
     def encode(self, frames: Tensor, states: Tensor | None = None) -> Tensor:
         """``(B, T, 3 C, H, W)`` uint8 RGB to ``(B, T, D)``; every frame on its own.
