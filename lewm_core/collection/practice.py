@@ -99,7 +99,8 @@ class PracticeCollector:
             preset = "proposal" if model.proposal is not None else planner_for(model)
         lower, upper, *_ = contract.action_limits()
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
-        self._solver = make_solver(model, load_planner_config(preset).solver, (lower, upper))
+        config = load_planner_config(preset)
+        self._solver = make_solver(model, config.solver, (lower, upper), config.precision)
 
     def collect_all(
         self,

@@ -20,6 +20,7 @@ _HOME = {
     "Proposal": "proposal",
     "ProposalConfig": "config",
     "VitEncoderConfig": "config",
+    "FastRollout": "fast_rollout",
     "LewmLoss": "loss",
     "LossTerms": "loss",
     "lewm_loss": "loss",

@@ -54,9 +54,13 @@ class FastRollout:
             raise ValueError("a fast rollout needs eval mode: call model.eval() first")
         self.model = model
         self.dtype = dtype
+        self._build()
+
+    def _build(self) -> None:
+        kind = _MlpSteps if isinstance(self.model.predictor, MlpPredictor) else _TransformerSteps
+        self._device = self.model.action_mean.device
         with torch.no_grad():
-            kind = _MlpSteps if isinstance(model.predictor, MlpPredictor) else _TransformerSteps
-            self._steps = kind(model, dtype)
+            self._steps = kind(self.model, self.dtype)
 
     def __getattr__(self, name: str) -> Any:
         if name == "model":  # while unpickling or copying, before there is one
@@ -77,6 +81,9 @@ class FastRollout:
         Returns:
             What maps candidates ``(B, S, horizon, F*A)`` to states ``(B, S, horizon, D)``.
         """
+        if self.model.action_mean.device != self._device:
+            self._build()
+        self.model.check_rollout(z, past_actions)
         with torch.no_grad():
             return self._steps.begin(z.float(), past_actions)
 
@@ -99,9 +106,27 @@ class _Linear:
             weight = weight * norm.weight.detach().float()
         self.weight = weight.to(dtype).contiguous()
         self.bias = None if bias is None else bias.to(dtype)
+        self.packed: Tensor | None = None
+        if self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return linear(x.to(self.weight.dtype), self.weight, self.bias)
+    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
+        """Map x; ``activation``: ``none``, ``gelu`` or ``swish`` (SiLU)."""
+        x = x.to(self.weight.dtype)
+        if self.packed is not None:
+            # `linear` with a bias copies the bias into the output first, and an activation goes
+            # over it once more: together as long as the product itself. oneDNN does all in one.
+            return torch.ops.mkldnn._linear_pointwise(
+                x, self.packed, self.bias, activation, [], "none" if activation == "gelu" else ""
+            )
+        return _ACTIVATIONS[activation](linear(x, self.weight, self.bias))
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "gelu": gelu,
+    "swish": silu,
+}
 
 
 class _Actions:
@@ -117,7 +142,7 @@ class _Actions:
         self.last = _Linear(last.weight, last.bias, dtype)
 
     def __call__(self, blocks: Tensor) -> Tensor:
-        return self.last(silu(self.first(blocks)))
+        return self.last(self.first(blocks, "swish"))
 
 
 class _Head:
@@ -140,10 +165,9 @@ class _Head:
     def __call__(self, x: Tensor) -> Tensor:
         if self.first is None:
             return x
-        hidden = self.first(x)
-        if self.norm is not None:
-            hidden = self.norm(hidden.float())
-        return self.last(gelu(hidden))
+        if self.norm is None:
+            return self.last(self.first(x, "gelu"))
+        return self.last(gelu(self.norm(self.first(x).float())))
 
 
 class _Layer:
@@ -221,7 +245,7 @@ class _Layer:
         tokens = torch.addcmul(tokens, gate.float(), attended.float())
         x = self._normalised(tokens, mlp_scale, mlp_shift, self.mlp_eps)
         return torch.addcmul(
-            tokens, mlp_gate.float(), self.mlp_last(gelu(self.mlp_first(x))).float()
+            tokens, mlp_gate.float(), self.mlp_last(self.mlp_first(x, "gelu")).float()
         )
 
     def _last(self, x: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -409,7 +433,7 @@ class _MlpSteps:
             for index in range(max(start, known - 1), end - 1):
                 x = x + own[index - known + 1][:, end - 1 - index]
             for hidden, output, eps in self.layers:
-                x = x + output(gelu(hidden(layer_norm(x, (self.width,), eps=eps)))).float()
+                x = x + output(hidden(layer_norm(x, (self.width,), eps=eps), "gelu")).float()
             change = self.head(self.output(layer_norm(x, (self.width,), eps=self.eps))).float()
             state = state + change if self.residual else change
             states.append(state)

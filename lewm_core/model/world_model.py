@@ -278,12 +278,8 @@ class WorldModel(nn.Module):
             ValueError: Shapes that do not fit together, a history that is too long, or a model in
                 training mode, in which candidates would change each other's result.
         """
-        if self.training:
-            raise ValueError("rollout needs eval mode: call model.eval() first")
-        batch, known, _ = self._expect("z", z, (None, None, self.latent_dim))
-        self._check_history(known)
+        batch, known = self.check_rollout(z, past_actions)
         block = self.config.block_dim
-        self._expect("past_actions", past_actions, (batch, known - 1, block))
         _, candidates, horizon, _ = self._expect(
             "future_actions", future_actions, (batch, None, None, block)
         )
@@ -302,6 +298,20 @@ class WorldModel(nn.Module):
             following = self.step(states[:, start:end], window, last_only=True)
             states = torch.cat([states, following], dim=1)
         return states[:, known:].unflatten(0, (batch, candidates))
+
+    def check_rollout(self, z: Tensor, past_actions: Tensor) -> tuple[int, int]:
+        """Return B and T of what a rollout begins with; see `rollout`.
+
+        Raises:
+            ValueError: Shapes that do not fit together, a history that is too long, or a model in
+                training mode.
+        """
+        if self.training:
+            raise ValueError("rollout needs eval mode: call model.eval() first")
+        batch, known, _ = self._expect("z", z, (None, None, self.latent_dim))
+        self._check_history(known)
+        self._expect("past_actions", past_actions, (batch, known - 1, self.config.block_dim))
+        return batch, known
 
     def _start_as_identity(self) -> None:
         """Let a residual model begin with "nothing changes"."""

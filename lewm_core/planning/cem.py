@@ -18,7 +18,7 @@ from torch import Tensor
 from lewm_core.errors import PlanningError
 from lewm_core.planning.objective import GoalDistance
 from lewm_core.planning.plan import Plan
-from lewm_core.planning.protocols import Dynamics, Objective, device_of
+from lewm_core.planning.protocols import Dynamics, Objective, begin_rollout, device_of
 
 
 class CEMConfig(BaseModel):
@@ -160,6 +160,7 @@ class CEM:
             The last mean, candidates dropped, fewest finite costs ``(B,)``.
         """
         config = self.config
+        imagine = begin_rollout(self.model, history, past_actions)
         generator = self._generator_on(mean.device)
         colour = self._colour(mean)
         most = config.candidates if candidates is None else int(candidates.max())
@@ -178,7 +179,7 @@ class CEM:
                 noise = torch.einsum("ts,bcsa->bcta", colour, steps).reshape(shape)
             tried = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
             tried[:, 0] = mean
-            predicted = self.model.rollout(history, past_actions, tried)
+            predicted = imagine(tried)
             if arrival is not None:
                 predicted = stay_after(predicted, arrival)
             cost = self.objective(predicted, goal)

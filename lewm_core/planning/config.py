@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -54,6 +54,9 @@ SolverConfig = Annotated[
 ]
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 #: A goal counts as reached, and the robot holds, within this times the checkpoint's squared latent
 #: distance of pictures one block apart, unless somebody says otherwise. Chosen on tuning goals of
 #: Push-T (docs/recipes.md): at 0.1 it stops short, without one it passes through.
@@ -72,13 +75,22 @@ def goal_tolerance_factor(metadata: Mapping[str, Any]) -> float:
 
 
 class PlannerConfig(BaseModel):
-    """A planner preset, ``config/planner/NAME.yaml``."""
+    """A planner preset, ``config/planner/NAME.yaml``.
+
+    Attributes:
+        description: One line for people.
+        solver: How to search.
+        controller: When to search.
+        precision: Of the matrix products with which candidates are rolled out. ``auto``: bfloat16
+            where the processor computes in it, else float32; costs then agree to 1 %.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""
     solver: SolverConfig = CEMConfig()
     controller: ControllerConfig = ControllerConfig()
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _consistent(self) -> PlannerConfig:

@@ -118,7 +118,9 @@ class RecedingHorizonController(PlanFollower):
             raise PlanningError(f"the contract has {limits.action_dim} action fields, the model "
                                 f"{model.action_dim}; use the checkpoint's own contract")
         if solver is None:
-            solver = make_solver(model, config.solver, (limits.lower, limits.upper))
+            solver = make_solver(
+                model, config.solver, (limits.lower, limits.upper), config.precision
+            )
         return cls(
             model,
             solver,

@@ -9,6 +9,8 @@ E of these that a goal picture says: all of them, unless the model is given more
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -148,6 +150,20 @@ class MonotonicClock:
     def now_ns(self) -> int:
         """Nanoseconds since some fixed moment; never goes back."""
         return time.perf_counter_ns()
+
+
+def begin_rollout(
+    model: Dynamics, history: Tensor, past_actions: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return what maps candidates ``(B, S, horizon, F * A)`` to states ``(B, S, horizon, D)``.
+
+    Dynamics that have a ``begin`` (`lewm_core.model.FastRollout`) compute there, once for all
+    rounds of a plan, what does not depend on the candidates.
+    """
+    begin = getattr(model, "begin", None)
+    return partial(model.rollout, history, past_actions) if begin is None else begin(
+        history, past_actions
+    )
 
 
 def device_of(model: Any) -> torch.device:

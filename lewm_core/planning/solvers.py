@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from lewm_core.model.fast_rollout import FastRollout
+from lewm_core.model.world_model import WorldModel
 from lewm_core.planning.cem import CEM, CEMConfig
-from lewm_core.planning.config import SolverConfig
+from lewm_core.planning.config import Precision, SolverConfig
 from lewm_core.planning.proposal import ProposalSolver
-from lewm_core.planning.protocols import Dynamics
+from lewm_core.planning.protocols import Dynamics, device_of
 
 
 def make_solver(
     model: Dynamics,
     config: SolverConfig,
     action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+    precision: Precision = "float32",
 ) -> CEM:
     """Build the solver that ``config.kind`` names.
 
@@ -22,14 +27,27 @@ def make_solver(
         model: The dynamics; with a learned proposal where the solver begins with one.
         config: The ``solver`` part of a planner preset.
         action_limits: ``(lower (A,), upper (A,))`` in physical units; None: free.
+        precision: Of the matrix products in rollouts of candidates.
 
     Raises:
         PlanningError: The model has no proposal but the solver needs one, or the limits do not
             fit its actions.
     """
+    if isinstance(model, WorldModel):
+        model = FastRollout(model, rollout_dtype(precision, device_of(model)))
     if isinstance(config, CEMConfig):
         return CEM(model, config, action_limits=action_limits)
     return ProposalSolver(model, config, action_limits=action_limits)
+
+
+def rollout_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the type of the products: for ``auto`` bfloat16 where the processor computes in it."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
 
 
 #: Name that stands for the preset that suits the checkpoint.
