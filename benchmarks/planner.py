@@ -44,7 +44,7 @@ def published_model(device: torch.device, seed: int = 0) -> WorldModel:
     with torch.no_grad():
         for parameter in model.predictor.parameters():
             if not parameter.any():
-                parameter.normal_(0.0, 0.02)
+                parameter.normal_(0.0, 0.07)
         norm = model.prediction_projector.net[1]
         norm.running_mean.normal_(0.0, 0.1)
         norm.running_var.uniform_(0.5, 2.0)

@@ -85,7 +85,14 @@ class FastRollout:
             self._build()
         self.model.check_rollout(z, past_actions)
         with torch.no_grad():
-            return self._steps.begin(z.float(), past_actions)
+            rollout = self._steps.begin(z.float(), past_actions)
+
+        def checked(future_actions: Tensor) -> Tensor:
+            self.model.check_candidates(z, future_actions)
+            with torch.no_grad():
+                return rollout(future_actions)
+
+        return checked
 
 
 class _Linear:
@@ -242,11 +249,9 @@ class _Layer:
                     seen.append(self._attend(self._split(query[token]), keys, values))
                 outputs.append(self.to_out(torch.stack(seen)))
             attended = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        tokens = torch.addcmul(tokens, gate.float(), attended.float())
+        tokens = torch.addcmul(tokens, gate, attended)
         x = self._normalised(tokens, mlp_scale, mlp_shift, self.mlp_eps)
-        return torch.addcmul(
-            tokens, mlp_gate.float(), self.mlp_last(self.mlp_first(x, "gelu")).float()
-        )
+        return torch.addcmul(tokens, mlp_gate, self.mlp_last(self.mlp_first(x, "gelu")))
 
     def _last(self, x: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         """What the last of tokens ``x`` sees: ``(1, N, width)``; keys and values of all."""
@@ -268,14 +273,16 @@ class _Layer:
     def _normalised(self, tokens: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
         """Both normalisations before a linear map; the second's affine part is in the map."""
         x = layer_norm(tokens, (self.width,), eps=1e-6)
-        x = torch.addcmul(shift.float(), x, scale.float())
+        x = torch.addcmul(shift, x, scale)
         return layer_norm(x, (self.width,), eps=eps)
 
     @staticmethod
     def _attend(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
         """``(N, heads, head_dim)`` each; returns ``(N, heads * head_dim)``."""
-        scores = torch.stack([(query * key).sum(-1, dtype=torch.float32) for key in keys])
-        weights = scores.softmax(0).to(query.dtype).unsqueeze(-1)
+        # Sums over a head as a product with ones: `sum` would make a copy in float32 first.
+        ones = query.new_ones(query.shape[-1], 1)
+        scores = torch.stack([(query * key) @ ones for key in keys])
+        weights = scores.softmax(0)
         seen = weights[0] * values[0]
         for weight, value in zip(weights[1:], values[1:], strict=True):
             seen = torch.addcmul(seen, weight, value)
@@ -288,6 +295,7 @@ class _TransformerSteps:
     def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
         predictor = model.predictor
         assert isinstance(predictor, Predictor)
+        self.dtype = dtype
         self.history = model.history
         self.residual = model.config.predictor.residual
         self.actions = _Actions(model, dtype)
@@ -300,7 +308,9 @@ class _TransformerSteps:
 
     @staticmethod
     def _map(module: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        return _Linear(module.weight, module.bias, dtype) if isinstance(module, nn.Linear) else module
+        if isinstance(module, nn.Linear):
+            return _Linear(module.weight, module.bias, dtype)
+        return module
 
     def modulations(self, blocks: Tensor) -> list[Tensor]:
         conditions = silu(self.actions(blocks))
@@ -324,12 +334,12 @@ class _TransformerSteps:
         self, z: Tensor, past: list[Tensor], start: int, end: int
     ) -> list[tuple[list[Tensor], list[Tensor]]]:
         """Keys and values of tokens ``start .. end - 1`` in every layer, ``(B, heads, ...)``."""
-        tokens = self.input(z[start:end] + self.positions[: end - start, None])
+        tokens = self.input(z[start:end] + self.positions[: end - start, None]).to(self.dtype)
         memory = []
         for layer, modulation in zip(self.layers, past, strict=True):
             keys: list[Tensor] = []
             values: list[Tensor] = []
-            tokens = layer(tokens.float(), modulation[start:end], keys, values, False)
+            tokens = layer(tokens, modulation[start:end], keys, values, False)
             memory.append((keys, values))
         return memory
 
@@ -364,12 +374,12 @@ class _TransformerSteps:
                     ]
             own = slice(first - known + 1, end - known + 1)
             tokens = torch.stack(states[own]) + self.positions[first - start : end - start, None]
-            tokens = self.input(tokens).float()
+            tokens = self.input(tokens).to(self.dtype)
             last = len(self.layers) - 1
             for number, layer in enumerate(self.layers):
                 keys, values = memory[number]
                 tokens = layer(tokens, modulations[number][own], keys, values, number == last)
-            change = self.head(self.output(self.norm(tokens[-1]))).float()
+            change = self.head(self.output(self.norm(tokens[-1].float()))).float()
             states.append(states[-1] + change if self.residual else change)
         return torch.stack(states[1:], dim=1).unflatten(0, (rows, candidates))
 

@@ -279,10 +279,7 @@ class WorldModel(nn.Module):
                 training mode, in which candidates would change each other's result.
         """
         batch, known = self.check_rollout(z, past_actions)
-        block = self.config.block_dim
-        _, candidates, horizon, _ = self._expect(
-            "future_actions", future_actions, (batch, None, None, block)
-        )
+        candidates, horizon = self.check_candidates(z, future_actions)
         # The past is looked at once for all candidates, every future block once for all steps.
         past = [
             part[:, None].expand(-1, candidates, -1, -1) for part in self.modulations(past_actions)
@@ -312,6 +309,18 @@ class WorldModel(nn.Module):
         self._check_history(known)
         self._expect("past_actions", past_actions, (batch, known - 1, self.config.block_dim))
         return batch, known
+
+    def check_candidates(self, z: Tensor, future_actions: Tensor) -> tuple[int, int]:
+        """Return S and horizon of a rollout's candidates; see `rollout`.
+
+        Raises:
+            ValueError: Shapes that do not fit together.
+        """
+        block = self.config.block_dim
+        _, candidates, horizon, _ = self._expect(
+            "future_actions", future_actions, (z.shape[0], None, None, block)
+        )
+        return candidates, horizon
 
     def _start_as_identity(self) -> None:
         """Let a residual model begin with "nothing changes"."""

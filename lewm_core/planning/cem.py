@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +51,22 @@ class CEMConfig(BaseModel):
             raise ValueError(f"elites ({self.elites}) must not exceed candidates "
                              f"({self.candidates})")
         return self
+
+
+class SearchResult(NamedTuple):
+    """What the rounds of a search came to.
+
+    Attributes:
+        mean: ``(B, horizon, F * A)`` after the last round.
+        dropped: ``()`` candidates whose cost was not finite.
+        fewest_finite: ``(B,)`` finite costs in the round that had fewest.
+        rounds: That were completed.
+    """
+
+    mean: Tensor
+    dropped: Tensor
+    fewest_finite: Tensor
+    rounds: int
 
 
 class CEM:
@@ -102,6 +118,7 @@ class CEM:
         *,
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
+        deadline: float | None = None,
     ) -> Plan:
         """Search for the actions that bring the last predicted embedding to the goal.
 
@@ -112,6 +129,7 @@ class CEM:
                 actions are missing.
             horizon: Blocks to plan; None: ``config.horizon``.
             initial_mean: ``(B, at most horizon, F * A)`` normalised; missing blocks begin at 0.
+            deadline: See `Solver.plan`; on a GPU every round waits for the device then.
 
         Raises:
             PlanningError: A shape does not fit, the model is in training mode, or fewer
@@ -123,21 +141,23 @@ class CEM:
         with torch.inference_mode():
             mean = self._initial_mean(history, horizon, initial_mean)
             std = torch.full_like(mean, self.config.initial_std)
-            mean, dropped, fewest_finite = self._search(history, goal, past_actions, mean, std)
+            found = self._search(history, goal, past_actions, mean, std, deadline=deadline)
+            mean = found.mean
             predicted = self.model.rollout(history, past_actions, mean[:, None])
             cost = self.objective(predicted, goal)[:, 0]
             actions = self.model.denormalise_actions(mean).flatten(1, 2)
         # Copied outside inference mode: the caller gets ordinary tensors. The first copy is the
         # one place where the host waits for the device.
-        fewest_finite, cost = _to_host(fewest_finite), _to_host(cost)
+        fewest_finite, cost = _to_host(found.fewest_finite), _to_host(cost)
         self._raise_if_too_few(fewest_finite, cost)
         return Plan(
             actions=_to_host(actions),
             blocks=_to_host(mean),
             cost=cost,
             predicted=_to_host(predicted[:, 0]),
-            dropped=int(dropped),
+            dropped=int(found.dropped),
             duration_s=time.perf_counter() - started,
+            rounds=found.rounds,
         )
 
     def _search(
@@ -149,15 +169,15 @@ class CEM:
         std: Tensor,
         arrival: Tensor | None = None,
         candidates: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        deadline: float | None = None,
+    ) -> SearchResult:
         """All rounds, from ``mean`` and ``std`` ``(B, horizon, F * A)``.
 
         With ``arrival`` ``(B,)`` each row's plan ends after that many blocks: what is predicted
         later does not count. With ``candidates`` ``(B,)`` each row has that many in a round
-        instead of the settings' number.
-
-        Returns:
-            The last mean, candidates dropped, fewest finite costs ``(B,)``.
+        instead of the settings' number. With ``deadline``, of `time.perf_counter`, no round is
+        begun that would end after it if it took as long as the slowest so far; the first always
+        is.
         """
         config = self.config
         imagine = begin_rollout(self.model, history, past_actions)
@@ -172,7 +192,11 @@ class CEM:
         fewest_finite = torch.full(
             (mean.shape[0],), most, dtype=torch.int64, device=mean.device
         )
+        rounds, slowest_s = 0, 0.0
         for _ in range(config.rounds):
+            began = time.perf_counter()
+            if deadline is not None and rounds and began + slowest_s > deadline:
+                break
             noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
             if colour is not None:
                 steps = noise.view(*shape[:2], -1, self.model.action_dim)
@@ -194,7 +218,12 @@ class CEM:
             )
             mean = torch.lerp(elites.mean(dim=1), mean, config.smoothing)
             std = torch.lerp(elites.std(dim=1), std, config.smoothing).clamp_min(config.min_std)
-        return mean, dropped, fewest_finite
+            rounds += 1
+            if deadline is not None:
+                if mean.is_cuda:
+                    torch.cuda.synchronize(mean.device)
+                slowest_s = max(slowest_s, time.perf_counter() - began)
+        return SearchResult(mean, dropped, fewest_finite, rounds)
 
     def _initial_mean(self, history: Tensor, horizon: int, given: Tensor | None) -> Tensor:
         size = self.model.frame_skip * self.model.action_dim

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -188,6 +189,7 @@ class RecedingHorizonController(PlanFollower):
                     request.past_actions,
                     horizon=request.horizon,
                     initial_mean=request.initial_mean,
+                    **self._deadline(request),
                 )
             except Exception as error:
                 return self._fail(request.pursued, error)
@@ -298,6 +300,15 @@ class RecedingHorizonController(PlanFollower):
             encode_s=request.encode_s,
             plan_s=(self._clock.now_ns() - request.encoded_ns) * 1e-9,
         )
+
+    def _deadline(self, request: PlanRequest) -> dict[str, float]:
+        """The keyword that limits a search; none where there is no limit, which every solver can.
+
+        What encoding took is part of the time.
+        """
+        if self.config.time_limit is None:
+            return {}
+        return {"deadline": time.perf_counter() + self.config.time_limit - request.encode_s}
 
     def _fail(self, goal: Goal | None, error: Exception) -> PlanResult:
         """Drop the plan that was followed for ``goal``; the robot must stop whatever failed."""

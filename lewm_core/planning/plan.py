@@ -24,6 +24,7 @@ class Plan:
         duration_s: Seconds the search took.
         arrival: ``(B,)`` blocks after which each row is there, for solvers that choose; what the
             blocks behind it hold is of no meaning. None: after ``horizon``.
+        rounds: Rounds of the search that were completed; 0 for a solver that has none.
     """
 
     actions: Tensor
@@ -33,6 +34,7 @@ class Plan:
     dropped: int
     duration_s: float
     arrival: Tensor | None = None
+    rounds: int = 0
 
     @property
     def horizon(self) -> int:

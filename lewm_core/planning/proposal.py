@@ -154,6 +154,7 @@ class ProposalSolver(CEM):
         *,
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
+        deadline: float | None = None,
     ) -> Plan:
         """Propose, choose the arrival, and search from there.
 
@@ -163,6 +164,7 @@ class ProposalSolver(CEM):
             past_actions: ``(B, T - 1, F * A)`` normalised; None: 0.
             horizon: Blocks at most; None: the settings'.
             initial_mean: Not needed: the proposal is the start.
+            deadline: See `Solver.plan`.
 
         Raises:
             PlanningError: See `CEM.plan`.
@@ -170,17 +172,18 @@ class ProposalSolver(CEM):
         started = time.perf_counter()
         horizon = self.config.horizon if horizon is None else horizon
         past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
-        dropped = 0
+        dropped = rounds = 0
         with torch.inference_mode():
             mean, arrival, certain = self._propose(history, goal, past_actions, horizon)
             if self._searches:
                 std = torch.where(certain, self.config.initial_std, self.settings.wide_std)
                 std = std.to(mean)[:, None, None].expand_as(mean)
                 candidates = self._candidates(arrival)
-                mean, dropped, fewest_finite = self._search(
-                    history, goal, past_actions, mean, std, arrival, candidates
+                found = self._search(
+                    history, goal, past_actions, mean, std, arrival, candidates, deadline
                 )
-                self._raise_if_too_few(fewest_finite.cpu(), torch.zeros(()), candidates)
+                mean, dropped, rounds = found.mean, found.dropped, found.rounds
+                self._raise_if_too_few(found.fewest_finite.cpu(), torch.zeros(()), candidates)
             predicted = self.model.rollout(history, past_actions, mean[:, None])
             cost = self.objective(stay_after(predicted, arrival), goal)[:, 0]
             actions = self.model.denormalise_actions(mean).flatten(1, 2)
@@ -196,6 +199,7 @@ class ProposalSolver(CEM):
             dropped=int(dropped),
             duration_s=time.perf_counter() - started,
             arrival=arrival.cpu().clone(),
+            rounds=rounds,
         )
 
     def _candidates(self, arrival: Tensor) -> Tensor | None:

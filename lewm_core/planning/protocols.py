@@ -117,6 +117,7 @@ class Solver(Protocol):
         *,
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
+        deadline: float | None = None,
     ) -> Plan:
         """Plan for each of B rows.
 
@@ -128,6 +129,9 @@ class Solver(Protocol):
             horizon: Blocks to plan; None: the solver's own.
             initial_mean: ``(B, at most horizon, F * A)`` where to begin the search (warm start);
                 missing blocks begin at 0.
+            deadline: s of `time.perf_counter` when the best plan so far is wanted, with the rounds
+                that were completed in `Plan.rounds`; a solver does its least even if that takes
+                longer. None: as many rounds as the settings say.
 
         Raises:
             PlanningError: The input does not fit the model, or no plan was found.

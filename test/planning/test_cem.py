@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -315,3 +317,33 @@ def test_no_round_waits_for_the_device():
         return counter.waits
 
     assert waits(2) == waits(9)
+
+
+class SlowModel(PointModel):
+    """Every rollout takes at least 20 ms."""
+
+    def rollout(self, z, past_actions, future_actions):
+        time.sleep(0.02)
+        return super().rollout(z, past_actions, future_actions)
+
+
+def test_a_search_ends_with_the_last_round_that_fits_before_the_deadline():
+    goal = torch.tensor([[1.0, 0.0]])
+    solver = CEM(SlowModel(), small(rounds=1000))
+    began = time.perf_counter()
+    plan = solver.plan(ONE_FRAME, goal, deadline=began + 0.3)
+    took_s = time.perf_counter() - began
+    assert 2 <= plan.rounds <= 15
+    # One more rollout, of the plan itself, follows the rounds.
+    assert took_s < 0.3 + 0.2
+    same = CEM(PointModel(), small(rounds=plan.rounds)).plan(ONE_FRAME, goal)
+    torch.testing.assert_close(plan.actions, same.actions)
+
+
+def test_a_deadline_that_has_passed_still_gets_one_round():
+    plan = CEM(PointModel(), small()).plan(ONE_FRAME, torch.ones(1, 2), deadline=0.0)
+    assert plan.rounds == 1
+
+
+def test_without_a_deadline_all_rounds_are_made():
+    assert CEM(PointModel(), small()).plan(ONE_FRAME, torch.ones(1, 2)).rounds == 12

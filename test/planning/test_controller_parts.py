@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lewm_core.errors import PlanningError
-from lewm_core.planning import PlanRequest, PlanResult
+from lewm_core.planning import CEM, CEMConfig, PlanRequest, PlanResult
 from lewm_core.planning.perception import embed_frames
 from test.planning.point import PointModel, picture_of
 from test.planning.test_controller import GOAL, STEP, held, make
@@ -123,3 +123,11 @@ def test_a_row_is_as_long_as_until_it_arrives():
     result = controller.accept(request, plans.row(0))
     assert result.plan.actions.shape == (1, 2, 2) and len(result.predicted_distances) == 1
     assert not controller.wants_plan(STEP) and controller.wants_plan(2 * STEP)
+
+
+def test_a_time_limit_reaches_the_solver_as_a_deadline():
+    controller = seen(make(time_limit=0.2))
+    controller.solver = CEM(PointModel(), CEMConfig(rounds=100_000, candidates=64, elites=8))
+    result = controller.replan(0)
+    assert 1 <= result.plan.rounds < 100_000
+    assert result.plan_s < 2.0
