@@ -205,7 +205,7 @@ def test_rows_side_by_side_keep_to_their_own_number_of_candidates(model):
     solver = ProposalSolver(model, settings, later_is_better, LIMITS)
     zeros = torch.zeros(2, 3, 10)
     with torch.inference_mode():
-        mean, dropped, fewest = solver._search(
+        mean, dropped, fewest, _ = solver._search(
             **task, mean=zeros, std=torch.ones_like(zeros),
             arrival=torch.tensor([3, 3]), candidates=torch.tensor([40, 10]),
         )
