@@ -6,8 +6,8 @@ The published architecture with weights drawn at random, the same in all; CEM wi
     pip install stable-worldmodel
     python benchmarks/planner.py --threads 2
 
-Without stable-worldmodel (Python >= 3.10) our own ways alone are compared: ``--no-peer``. What the
-reference is spared here: it is given embeddings, so neither side encodes pictures.
+Where stable-worldmodel is not installed, our own ways alone are compared, and a line says so. The
+reference is given embeddings: neither side encodes pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import torch
 from torch import Tensor, nn
 
 from lewm_core.commands.runner import make_parser, run_command
-from lewm_core.errors import UserError
 from lewm_core.evaluation.report import describe_machine
 from lewm_core.model import FastRollout, ModelConfig, WorldModel
 from lewm_core.model import fast_rollout as implementation
@@ -55,15 +54,10 @@ def reference_model(model: WorldModel, device: torch.device) -> nn.Module:
     """Return stable-worldmodel's LeWM with the same predictor and action encoder.
 
     Raises:
-        UserError: stable-worldmodel is not installed.
+        ImportError: stable-worldmodel is not installed.
     """
-    try:
-        from stable_worldmodel.wm.lewm import LeWM, module
-    except ImportError as error:
-        raise UserError(
-            f"stable-worldmodel cannot be imported ({error}): pip install stable-worldmodel, or "
-            "give --no-peer"
-        ) from error
+    from stable_worldmodel.wm.lewm import LeWM, module
+
     config, predictor = model.config, model.config.predictor
     width = predictor.width
     peer = LeWM(
@@ -341,7 +335,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     model = published_model(device)
     config = CEMConfig(candidates=arguments.candidates, rounds=arguments.rounds,
                        horizon=arguments.horizon)
-    peer = None if arguments.no_peer else Reference(model, config, device)
+    peer = None
+    try:
+        peer = Reference(model, config, device)
+    except ImportError as error:
+        print(f"no comparison with the reference, stable-worldmodel cannot be imported ({error}): "
+              "pip install stable-worldmodel")
     generator = torch.Generator().manual_seed(1)
     history = torch.randn(1, 1, model.latent_dim, generator=generator).to(device)
     goal = torch.randn(1, model.embedding_dim, generator=generator).to(device)
@@ -349,7 +348,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": describe_machine(), "threads": torch.get_num_threads(),
         "device": arguments.device, "torch": torch.__version__, "seed": config.seed,
         "candidates": config.candidates, "rounds": config.rounds, "horizon": config.horizon,
-        "repetitions": arguments.repetitions,
+        "repetitions": arguments.repetitions, "peer": peer is not None,
     }
     print(f"{result['machine']}, {result['threads']} thread(s), torch {torch.__version__}, "
           f"numpy {np.__version__}")
@@ -373,7 +372,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=3, help="whole plans (default 3)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--no-peer", action="store_true", help="our own ways only")
     return run_command(parser, measure, arguments)
 
 

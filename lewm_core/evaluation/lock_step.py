@@ -230,6 +230,9 @@ def search(solver: Solver, requests: Sequence[PlanRequest]) -> Plan:
         _stack([request.past_actions for request in requests]),
         horizon=first.horizon,
         initial_mean=_stack([request.initial_mean for request in requests]),
+        **({} if first.committed is None else {
+            "committed": _stack([request.committed for request in requests])
+        }),
     )
 
 
@@ -239,5 +242,7 @@ def _stack(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
 
 def _shapes(request: PlanRequest) -> tuple:
     """What must agree for requests to be stacked."""
-    tensors = (request.history, request.past_actions, request.initial_mean)
+    tensors = (
+        request.history, request.past_actions, request.initial_mean, request.committed
+    )
     return (request.horizon, *(None if part is None else tuple(part.shape) for part in tensors))

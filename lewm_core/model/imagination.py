@@ -32,6 +32,7 @@ def imagine(
     blocks_to_go: Tensor,
     horizon: int,
     limits: tuple[Tensor, Tensor] | None = None,
+    committed: Tensor | None = None,
 ) -> Imagined:
     """Let the proposal act in the world model; the blocks to go count down to 1 and stay there.
 
@@ -47,6 +48,7 @@ def imagine(
         blocks_to_go: (N,) at the beginning.
         horizon: Blocks to act for.
         limits: Lower and upper (F*A,) of a normalised block; None: free.
+        committed: (N, n, A), normalised: what the first n control steps are, whatever is proposed.
     """
     states = list(z.unbind(dim=1))
     modulations = [[part[:, i : i + 1] for part in model.modulations(past_actions)]
@@ -58,6 +60,9 @@ def imagine(
         action = proposal(previous, states[-1], goal, blocks_to_go - block)
         if limits is not None:
             action = action + (torch.clamp(action, *limits) - action).detach()
+        if committed is not None:
+            decided = committed.flatten(1)[:, block * action.shape[1] :][:, : action.shape[1]]
+            action = torch.cat([decided, action[:, decided.shape[1] :]], dim=1)
         blocks.append(action)
         modulations.append(model.modulations(action[:, None]))
         start = max(0, len(states) - model.history)

@@ -119,6 +119,7 @@ class CEM:
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
         deadline: float | None = None,
+        committed: Tensor | None = None,
     ) -> Plan:
         """Search for the actions that bring the last predicted embedding to the goal.
 
@@ -130,6 +131,7 @@ class CEM:
             horizon: Blocks to plan; None: ``config.horizon``.
             initial_mean: ``(B, at most horizon, F * A)`` normalised; missing blocks begin at 0.
             deadline: See `Solver.plan`; on a GPU every round waits for the device then.
+            committed: ``(B, n, A)`` normalised; see `Solver.plan`.
 
         Raises:
             PlanningError: A shape does not fit, the model is in training mode, or fewer
@@ -138,10 +140,13 @@ class CEM:
         started = time.perf_counter()
         horizon = self.config.horizon if horizon is None else horizon
         past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
+        self._check_committed(committed, history.shape[0], horizon)
         with torch.inference_mode():
             mean = self._initial_mean(history, horizon, initial_mean)
             std = torch.full_like(mean, self.config.initial_std)
-            found = self._search(history, goal, past_actions, mean, std, deadline=deadline)
+            found = self._search(
+                history, goal, past_actions, mean, std, deadline=deadline, committed=committed
+            )
             mean = found.mean
             predicted = self.model.rollout(history, past_actions, mean[:, None])
             cost = self.objective(predicted, goal)[:, 0]
@@ -170,6 +175,7 @@ class CEM:
         arrival: Tensor | None = None,
         candidates: Tensor | None = None,
         deadline: float | None = None,
+        committed: Tensor | None = None,
     ) -> SearchResult:
         """All rounds, from ``mean`` and ``std`` ``(B, horizon, F * A)``.
 
@@ -177,7 +183,7 @@ class CEM:
         later does not count. With ``candidates`` ``(B,)`` each row has that many in a round
         instead of the settings' number. With ``deadline``, of `time.perf_counter`, no round is
         begun that would end after it if it took as long as the slowest so far; the first always
-        is.
+        is. ``committed`` ``(B, n, A)`` stands in every candidate.
         """
         config = self.config
         imagine = begin_rollout(self.model, history, past_actions)
@@ -192,6 +198,12 @@ class CEM:
         fewest_finite = torch.full(
             (mean.shape[0],), most, dtype=torch.int64, device=mean.device
         )
+        known = 0
+        if committed is not None:
+            known = committed[0].numel()
+            mean, std = mean.clone(), std.clone()
+            mean.flatten(1)[:, :known] = committed.flatten(1)
+            std.flatten(1)[:, :known] = 0.0
         rounds, slowest_s = 0, 0.0
         for _ in range(config.rounds):
             began = time.perf_counter()
@@ -218,6 +230,10 @@ class CEM:
             )
             mean = torch.lerp(elites.mean(dim=1), mean, config.smoothing)
             std = torch.lerp(elites.std(dim=1), std, config.smoothing).clamp_min(config.min_std)
+            if committed is not None:
+                # Neither rounding nor the least deviation may move what is decided already.
+                mean.flatten(1)[:, :known] = committed.flatten(1)
+                std.flatten(1)[:, :known] = 0.0
             rounds += 1
             if deadline is not None:
                 if mean.is_cuda:
@@ -318,6 +334,19 @@ class CEM:
             raise PlanningError(f"initial_mean has shape {tuple(initial_mean.shape)}, expected "
                                 f"({rows}, at most {horizon}, {size})")
         return past_actions
+
+    def _check_committed(self, committed: Tensor | None, rows: int, horizon: int) -> None:
+        steps = horizon * self.model.frame_skip
+        if committed is not None and not (
+            committed.dim() == 3
+            and (committed.shape[0], committed.shape[2]) == (rows, self.model.action_dim)
+            and committed.shape[1] < steps
+        ):
+            raise PlanningError(
+                f"committed has shape {tuple(committed.shape)}, expected ({rows}, fewer than "
+                f"{steps}, {self.model.action_dim}): a plan of {horizon} blocks must have a step "
+                "that is open"
+            )
 
     def _raise_if_too_few(
         self, fewest_finite: Tensor, cost: Tensor, candidates: Tensor | None = None

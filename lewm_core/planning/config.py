@@ -26,6 +26,8 @@ class ControllerConfig(BaseModel):
         history_frames: Frames of history the model is shown; None: as many as it was trained on.
         history_tolerance: s a frame may lie from a whole block before the newest; None: half a
             control period, as the aligner of bags allows.
+        compensate_latency: Let a plan begin with the commands that are executed between its
+            picture and the moment it is there, instead of with actions nobody will execute.
         time_limit: s that a search may take; it ends with the last round that fits and the plan
             is used as it is. None: all rounds, however long they take.
         release_factor: A reached goal is pursued again when the distance exceeds the tolerance
@@ -40,6 +42,7 @@ class ControllerConfig(BaseModel):
     minimum_horizon: int = Field(1, ge=1)
     history_frames: int | None = Field(None, ge=1)
     history_tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    compensate_latency: bool = False
     time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     release_factor: float = Field(2.0, ge=1, allow_inf_nan=False)
 

@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -189,7 +189,7 @@ class RecedingHorizonController(PlanFollower):
                     request.past_actions,
                     horizon=request.horizon,
                     initial_mean=request.initial_mean,
-                    **self._deadline(request),
+                    **self._further(request),
                 )
             except Exception as error:
                 return self._fail(request.pursued, error)
@@ -244,6 +244,9 @@ class RecedingHorizonController(PlanFollower):
             past = [
                 self._commands.block(stamp, self.model.frame_skip) for stamp, _ in sampled[:-1]
             ]
+            decided = None
+            if self.config.compensate_latency and goal is not None and sampled:
+                decided = self._decided(sampled[-1][0], now_ns, goal)
         if reason or goal is None:
             return PlanResult(reason=reason or "no goal", goal_distance=self.goal_distance)
         began_ns = self._clock.now_ns()
@@ -270,6 +273,7 @@ class RecedingHorizonController(PlanFollower):
             past_actions=self._normalised(past, goal.embedding.device),
             horizon=horizon,
             initial_mean=warm_start,
+            committed=self._committed(decided, horizon, goal.embedding.device),
             start_ns=start_ns,
             goal_distance=distance,
             encode_s=encode_s,
@@ -301,14 +305,17 @@ class RecedingHorizonController(PlanFollower):
             plan_s=(self._clock.now_ns() - request.encoded_ns) * 1e-9,
         )
 
-    def _deadline(self, request: PlanRequest) -> dict[str, float]:
-        """The keyword that limits a search; none where there is no limit, which every solver can.
-
-        What encoding took is part of the time.
-        """
-        if self.config.time_limit is None:
-            return {}
-        return {"deadline": time.perf_counter() + self.config.time_limit - request.encode_s}
+    def _further(self, request: PlanRequest) -> dict[str, Any]:
+        """Keywords of `Solver.plan` that are given where they are needed only: a solver that
+        knows neither deadline nor committed actions serves all other configurations."""
+        further: dict[str, Any] = {}
+        if self.config.time_limit is not None:
+            # What encoding took is part of the time.
+            left_s = self.config.time_limit - request.encode_s
+            further["deadline"] = time.perf_counter() + left_s
+        if request.committed is not None:
+            further["committed"] = request.committed
+        return further
 
     def _fail(self, goal: Goal | None, error: Exception) -> PlanResult:
         """Drop the plan that was followed for ``goal``; the robot must stop whatever failed."""
@@ -320,6 +327,21 @@ class RecedingHorizonController(PlanFollower):
             if goal is not None and self._goal_serial == goal.serial:
                 self._active, self._failure = None, reason
         return PlanResult(reason=reason, failed=True, goal_distance=self.goal_distance)
+
+    def _committed(
+        self, decided: NDArray[np.float64] | None, horizon: int, device: torch.device
+    ) -> Tensor | None:
+        """``(n, A)`` in physical units to ``(1, n, A)`` normalised, short of a whole plan."""
+        if decided is None:
+            return None
+        skip = self.model.frame_skip
+        decided = decided[: horizon * skip - 1]
+        steps = len(decided)
+        if steps == 0:
+            return None
+        whole = np.pad(decided, ((0, -steps % skip), (0, 0)))
+        blocks = torch.from_numpy(whole).to(device, torch.float32).unflatten(0, (-1, skip))
+        return self.model.normalise_actions(blocks).reshape(1, len(whole), -1)[:, :steps]
 
     def _normalised(self, past: list[NDArray[np.float64]], device: torch.device) -> Tensor | None:
         """``T - 1`` blocks ``(F, A)`` in physical units to ``(1, T - 1, F * A)``."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from lewm_core.planning.config import ControllerConfig
 from lewm_core.planning.history import COMMAND_TOLERANCE_NS, CommandLog, FrameHistory
 from lewm_core.planning.limits import ActionLimits
 from lewm_core.planning.state import ActivePlan, Command, Frame, Goal, as_picture
+
+#: Newest plans by which the delay of the next one is judged.
+_DELAYS = 50
 
 
 class PlanFollower:
@@ -81,6 +85,7 @@ class PlanFollower:
         self._goal_serial = 0
         self._active: ActivePlan | None = None
         self._failure: str | None = None
+        self._delays_ns: deque[int] = deque(maxlen=_DELAYS)
         self._distance = math.nan
         self._reached = False
 
@@ -193,6 +198,46 @@ class PlanFollower:
             if values is not None:
                 self._commands.add(now_ns, values)
             return command
+
+    def note_delay(self, delay_ns: int) -> None:
+        """Take in how long a plan took from being asked for to being there, by the clock of the
+        stamps; what `ControllerConfig.compensate_latency` expects of the next one."""
+        with self._lock:
+            self._delays_ns.append(max(0, delay_ns))
+
+    @property
+    def expected_delay_s(self) -> float:
+        """Seconds that nine plans of ten are made within, of the newest; 0 before the first."""
+        with self._lock:
+            return self._expected_delay_ns() * 1e-9
+
+    def _expected_delay_ns(self) -> int:
+        return int(np.quantile(self._delays_ns, 0.9)) if self._delays_ns else 0
+
+    def _decided(self, start_ns: int, now_ns: int, goal: Goal) -> NDArray[np.float64] | None:
+        """What is commanded from ``start_ns`` until a plan asked for now is there: ``(n, A)``.
+
+        None where the robot has stood still since and will until then: such a plan begins late,
+        as a whole.
+        """
+        active = self._active
+        follows = active is not None and active.goal_serial == goal.serial
+        if not follows and self._commands.stood_still(start_ns, self.limits.hold):
+            return None
+        ready_ns = now_ns + self._expected_delay_ns()
+        steps = max(0, math.ceil((ready_ns - start_ns - COMMAND_TOLERANCE_NS) / self._period_ns))
+        decided = self._commands.block(start_ns, steps)
+        for step in range(steps):
+            tick_ns = start_ns + step * self._period_ns
+            if tick_ns < now_ns - COMMAND_TOLERANCE_NS:
+                continue  # was commanded already
+            last = decided[step - 1] if step and np.isfinite(decided[step - 1]).all() else None
+            values = self.limits.hold_values(last)
+            if follows and not active.no_action(tick_ns, self._period_ns):
+                action = active.plan.actions[0, active.step(tick_ns, self._period_ns)].numpy()
+                values = self.limits.apply(action, last, self._period_ns * 1e-9)
+            decided[step] = np.nan if values is None else values
+        return decided
 
     def _begin_late(self, now_ns: int) -> None:
         """Let a new plan begin now if the robot has stood still since its picture."""

@@ -155,6 +155,7 @@ class ProposalSolver(CEM):
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
         deadline: float | None = None,
+        committed: Tensor | None = None,
     ) -> Plan:
         """Propose, choose the arrival, and search from there.
 
@@ -165,6 +166,7 @@ class ProposalSolver(CEM):
             horizon: Blocks at most; None: the settings'.
             initial_mean: Not needed: the proposal is the start.
             deadline: See `Solver.plan`.
+            committed: ``(B, n, A)`` normalised; see `Solver.plan`.
 
         Raises:
             PlanningError: See `CEM.plan`.
@@ -172,15 +174,18 @@ class ProposalSolver(CEM):
         started = time.perf_counter()
         horizon = self.config.horizon if horizon is None else horizon
         past_actions = self._check(history, goal, past_actions, horizon, initial_mean)
+        self._check_committed(committed, history.shape[0], horizon)
         dropped = rounds = 0
         with torch.inference_mode():
-            mean, arrival, certain = self._propose(history, goal, past_actions, horizon)
+            mean, arrival, certain = self._propose(
+                history, goal, past_actions, horizon, committed
+            )
             if self._searches:
                 std = torch.where(certain, self.config.initial_std, self.settings.wide_std)
                 std = std.to(mean)[:, None, None].expand_as(mean)
                 candidates = self._candidates(arrival)
                 found = self._search(
-                    history, goal, past_actions, mean, std, arrival, candidates, deadline
+                    history, goal, past_actions, mean, std, arrival, candidates, deadline, committed
                 )
                 mean, dropped, rounds = found.mean, found.dropped, found.rounds
                 self._raise_if_too_few(found.fewest_finite.cpu(), torch.zeros(()), candidates)
@@ -210,7 +215,12 @@ class ProposalSolver(CEM):
         return fitting.clamp(self.settings.elites, self.settings.candidates)
 
     def _propose(
-        self, history: Tensor, goal: Tensor, past_actions: Tensor, horizon: int
+        self,
+        history: Tensor,
+        goal: Tensor,
+        past_actions: Tensor,
+        horizon: int,
+        committed: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Imagine every arrival and choose.
 
@@ -224,6 +234,10 @@ class ProposalSolver(CEM):
             return tensor.repeat_interleave(horizon, dim=0)
 
         arrivals = torch.arange(1, horizon + 1, device=history.device)
+        # No plan may be over before it is there.
+        shortest = 1
+        if committed is not None:
+            shortest = committed.shape[1] // self.model.frame_skip + 1
         imagined = imagine(
             self.model,
             self.model.proposal,
@@ -233,12 +247,14 @@ class ProposalSolver(CEM):
             arrivals.repeat(rows),
             horizon,
             self._limits,
+            None if committed is None else every_arrival(committed),
         )
         states = imagined.states.unflatten(0, (rows, horizon))
         ends = states.diagonal(dim1=1, dim2=2).transpose(1, 2)
         distance = goal_difference(ends, goal[:, None]).square().sum(dim=-1)
         # A plan that is not finite must not be chosen, and not win by being so.
         distance = torch.nan_to_num(distance, nan=torch.inf)
+        distance[:, : shortest - 1] = torch.inf
         price = (1.0 - self.settings.block_price) ** -arrivals.to(distance)
         now = goal_difference(history[:, -1], goal).square().sum(dim=-1)
         chosen = (distance * price).argmin(dim=1)

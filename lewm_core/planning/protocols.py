@@ -118,6 +118,7 @@ class Solver(Protocol):
         horizon: int | None = None,
         initial_mean: Tensor | None = None,
         deadline: float | None = None,
+        committed: Tensor | None = None,
     ) -> Plan:
         """Plan for each of B rows.
 
@@ -132,6 +133,9 @@ class Solver(Protocol):
             deadline: s of `time.perf_counter` when the best plan so far is wanted, with the rounds
                 that were completed in `Plan.rounds`; a solver does its least even if that takes
                 longer. None: as many rounds as the settings say.
+            committed: ``(B, n, A)`` normalised: what the first ``n`` control steps will be,
+                whatever the plan says, because they are over before it is there. The plan begins
+                with them. None: everything is open.
 
         Raises:
             PlanningError: The input does not fit the model, or no plan was found.

@@ -100,6 +100,8 @@ class PlanRequest:
         past_actions: ``(1, T - 1, F * A)`` normalised blocks between them; None where T is 1.
         horizon: Blocks to plan.
         initial_mean: ``(1, at most horizon, F * A)`` where to begin the search; None: at 0.
+        committed: ``(1, n, A)`` normalised actions of the first control steps, which are over
+            before the plan is there; None: everything is open.
         start_ns: Stamp of the newest frame, when the plan begins.
         goal_distance: Squared latent distance of that frame to the goal.
         encode_s: Seconds that encoding took.
@@ -111,6 +113,7 @@ class PlanRequest:
     past_actions: Tensor | None
     horizon: int
     initial_mean: Tensor | None
+    committed: Tensor | None
     start_ns: int
     goal_distance: float
     encode_s: float

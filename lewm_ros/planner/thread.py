@@ -185,7 +185,10 @@ class PlanningThread:
     def _make_plan(self, serial: int) -> PlanMade:
         asked_ns = self._now_ns()
         result = self._controller.replan(asked_ns)
-        return PlanMade(serial, result, asked_ns, self._now_ns())
+        done_ns = self._now_ns()
+        if result.plan is not None:
+            self._controller.note_delay(done_ns - asked_ns)
+        return PlanMade(serial, result, asked_ns, done_ns)
 
     def _assess(self, serial: int, stamp_ns: int) -> PictureAssessed:
         failure, distance, began = "", float("nan"), time.perf_counter()

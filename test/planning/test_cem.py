@@ -347,3 +347,22 @@ def test_a_deadline_that_has_passed_still_gets_one_round():
 
 def test_without_a_deadline_all_rounds_are_made():
     assert CEM(PointModel(), small()).plan(ONE_FRAME, torch.ones(1, 2)).rounds == 12
+
+
+def test_what_is_committed_stands_in_every_candidate_and_in_the_plan():
+    model = PointModel()
+    committed = torch.tensor([[[0.5, -0.25], [0.3, 0.1], [0.7, 0.0]]])
+    solver = CEM(model, small(min_std=0.1, noise_correlation=0.5))
+    plan = solver.plan(ONE_FRAME, torch.tensor([[4.0, -3.0]]), committed=committed)
+    for tried in model.seen_candidates:
+        steps = tried.reshape(*tried.shape[:2], -1, 2)
+        assert torch.equal(steps[:, :, :3], committed[:, None].expand(-1, tried.shape[1], -1, -1))
+    torch.testing.assert_close(plan.actions[:, :3], committed)
+    # What is open makes up for it.
+    torch.testing.assert_close(plan.predicted[:, -1], torch.tensor([[4.0, -3.0]]), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 2), (2, 1, 2), (1, 1, 3), (1, 2)])
+def test_committed_actions_of_another_shape_are_refused(shape):
+    with pytest.raises(PlanningError, match="committed has shape"):
+        CEM(PointModel(), small()).plan(ONE_FRAME, torch.ones(1, 2), committed=torch.zeros(shape))

@@ -223,3 +223,15 @@ def test_a_bounded_search_that_fails_tells_how_many_it_had(model):
     settings = ProposalCEMConfig(horizon=5, candidates=40, elites=4, blocks_per_round=1)
     with pytest.raises(PlanningError, match="only 0 of 4 candidates"):
         ProposalSolver(model, settings, never_finite, LIMITS).plan(**scene(model))
+
+
+@pytest.mark.parametrize("settings", [ProposalSolverConfig(), ProposalCEMConfig(candidates=20)])
+def test_a_plan_begins_with_what_is_committed_and_is_longer_than_that(model, settings):
+    committed = torch.full((2, 7, 2), 0.3)  # more than a block of five control steps
+    plan = ProposalSolver(model, settings, action_limits=LIMITS).plan(
+        **scene(model, rows=2), committed=committed
+    )
+    steps = plan.blocks.reshape(2, -1, 2)
+    torch.testing.assert_close(steps[:, :7], committed)
+    assert plan.arrival.min() >= 2
+    assert not torch.allclose(steps[:, 7:10], torch.tensor(0.3))
