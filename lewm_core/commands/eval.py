@@ -83,6 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "camera, size, friction, mass (default: none)",
     )
     parser.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds from the moment a picture is taken until the planner has it; whole control "
+        "periods count (default %(default)s)",
+    )
+    parser.add_argument(
         "--goal-tolerance-factor",
         type=float,
         metavar="F",
@@ -179,6 +187,7 @@ def _request(arguments: argparse.Namespace) -> EvaluationRequest:
         goal_tolerance_factor=arguments.goal_tolerance_factor,
         timed_plans=arguments.timed_plans,
         vary=check_variations(filter(None, arguments.vary.split(","))),
+        delay_s=arguments.delay,
     )
 
 

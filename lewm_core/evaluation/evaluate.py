@@ -71,6 +71,7 @@ class EvaluationRequest:
         goal_tolerance_factor: In place of the checkpoint's; 0: goals are pursued to the end.
         timed_plans: Plans that are timed one at a time, at most.
         vary: Variations of the scene, drawn for every goal.
+        delay_s: From the moment a picture is taken until the planner has it.
     """
 
     scene: str
@@ -85,6 +86,7 @@ class EvaluationRequest:
     goal_tolerance_factor: float | None = None
     timed_plans: int = DEFAULT_PLANS
     vary: tuple[str, ...] = ()
+    delay_s: float = 0.0
 
     def tolerance_factor(self, model: WorldModel) -> float | None:
         """The factor in force for a checkpoint, see `make_setup`."""
@@ -104,6 +106,8 @@ class EvaluationRequest:
                 raise UserError(f"{name} is {getattr(self, name)}, must be 1 or more")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}, must not be negative")
+        if not 0.0 <= self.delay_s <= 60.0:
+            raise UserError(f"delay is {self.delay_s} s, must be 0 to 60")
         if self.vary and self.data:
             raise UserError(
                 "--vary draws variations for fresh goals; those of --data are as they were recorded"
@@ -325,6 +329,7 @@ def _make_table(
         setup,
         task.budget,
         batch=request.batch,
+        delay_s=request.delay_s,
         progress=lambda done: say(what, done, len(task.goals)),
     )
     seconds = time.monotonic() - began

@@ -13,6 +13,7 @@ long a plan takes cannot be learnt here: see `lewm_core.evaluation.timing`.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lewm_core.data.observation import Observation
 from lewm_core.errors import PlanningError, UserError
 from lewm_core.evaluation.closed_loop import judge
 from lewm_core.evaluation.goal_result import GoalResult
@@ -58,6 +60,7 @@ def drive_goals(
     budget_steps: int,
     *,
     batch: int = DEFAULT_BATCH,
+    delay_s: float = 0.0,
     progress: Callable[[int], None] | None = None,
 ) -> list[Drive]:
     """Let the planner drive from every start for the whole budget.
@@ -71,6 +74,8 @@ def drive_goals(
         budget_steps: Control steps; success does not end an episode.
         batch: Most episodes at once. It decides which random numbers a goal's search draws, so
             results are told together with it.
+        delay_s: From the moment a picture is taken until the planner has it, in whole control
+            periods; its stamp says when it was taken, as a camera's does.
         progress: Called with the number of episodes that are done.
 
     Returns:
@@ -84,7 +89,7 @@ def drive_goals(
         raise UserError(f"budget_steps ({budget_steps}) and batch ({batch}) must be 1 or more")
     drives: list[Drive] = []
     for first in range(0, len(goals), batch):
-        fleet = _Fleet(scene, goals[first : first + batch], setup, budget_steps)
+        fleet = _Fleet(scene, goals[first : first + batch], setup, budget_steps, delay_s)
         for step in range(budget_steps):
             fleet.advance(step)
         drives += fleet.drives()
@@ -97,7 +102,12 @@ class _Fleet:
     """Episodes that advance together."""
 
     def __init__(
-        self, scene: GoalScene, goals: Sequence[StartGoal], setup: PlannerSetup, budget_steps: int
+        self,
+        scene: GoalScene,
+        goals: Sequence[StartGoal],
+        setup: PlannerSetup,
+        budget_steps: int,
+        delay_s: float = 0.0,
     ) -> None:
         self._scene = scene
         self._goals = goals
@@ -119,6 +129,8 @@ class _Fleet:
             scene.set_state(goal.start)
             self._truths[row, 0] = scene.ground_truth()
         self._period_ns = round(scene.control_period_s * 1e9)
+        self._delay_steps = round(delay_s * 1e9 / self._period_ns)
+        self._on_the_way: deque[list[Observation]] = deque()
         self._picture_every = self._picture_steps()
         self._plans = [0] * len(goals)
         self._failed = [0] * len(goals)
@@ -129,7 +141,7 @@ class _Fleet:
         A history is made of pictures whole blocks apart, so one a block is enough, if the camera
         may be silent for that long. Where goals can be reached, plans begin at any step.
         """
-        if self._setup.goal_tolerance is not None:
+        if self._setup.goal_tolerance is not None or self._delay_steps:
             return 1
         timeout_s = min(camera.timeout for camera in self._layout.cameras)
         timeout_steps = round(timeout_s * 1e9) // self._period_ns
@@ -139,11 +151,7 @@ class _Fleet:
     def advance(self, step: int) -> None:
         """Look, plan and command in every episode, for one control period."""
         now_ns = step * self._period_ns
-        for row, controller in enumerate(self._controllers):
-            if step % self._picture_every == 0 or controller.wants_plan(now_ns):
-                self._scene.set_state(self._states[row])
-                seen = self._layout.look(self._scene)
-                controller.observe(now_ns, seen.picture, seen.state)
+        self._look(step)
         self._plan(now_ns)
         for row, controller in enumerate(self._controllers):
             command = controller.command(now_ns)
@@ -152,6 +160,26 @@ class _Fleet:
             self._scene.set_state(self._states[row])
             self._truths[row, step + 1] = self._scene.step_control(command.values)
             self._states[row] = self._scene.get_state()
+
+    def _look(self, step: int) -> None:
+        """Take the pictures that are due, and hand over those that arrive."""
+        now_ns = step * self._period_ns
+        if not self._delay_steps:
+            for row, controller in enumerate(self._controllers):
+                if step % self._picture_every == 0 or controller.wants_plan(now_ns):
+                    seen = self._seen(row)
+                    controller.observe(now_ns, seen.picture, seen.state)
+            return
+        self._on_the_way.append([self._seen(row) for row in range(len(self._controllers))])
+        if len(self._on_the_way) > self._delay_steps:
+            taken_ns = now_ns - self._delay_steps * self._period_ns
+            arriving = self._on_the_way.popleft()
+            for controller, seen in zip(self._controllers, arriving, strict=True):
+                controller.observe(taken_ns, seen.picture, seen.state)
+
+    def _seen(self, row: int) -> Observation:
+        self._scene.set_state(self._states[row])
+        return self._layout.look(self._scene)
 
     def _plan(self, now_ns: int) -> None:
         """Make the plans that are wanted now."""

@@ -44,6 +44,7 @@ def make_record(request: EvaluationRequest, tables: Sequence[Table]) -> dict[str
         "split": request.split,
         "seed": request.seed,
         "vary": list(request.vary),
+        "delay_s": request.delay_s,
         "distances": list(request.protocol.distances),
         "budgets": [request.protocol.budget_steps(d) for d in request.protocol.distances],
         **_mean(rows),

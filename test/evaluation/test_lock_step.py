@@ -11,7 +11,7 @@ from lewm_core.evaluation.lock_step import drive_goals
 from lewm_core.evaluation.planner_setup import PlannerSetup
 from lewm_core.evaluation.timing import time_plans
 from lewm_core.model import Proposal, ProposalConfig
-from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig
+from lewm_core.planning import CEM, CEMConfig, ControllerConfig, PlannerConfig
 from lewm_core.planning.perception import embed_goal
 from lewm_core.planning.proposal import ProposalSolverConfig
 from test.evaluation.models import fixed_setup, tiny_model
@@ -153,3 +153,31 @@ def test_plans_are_timed_one_at_a_time(scene, goals):
 def test_senseless_numbers_are_refused(scene, goals, budget, batch):
     with pytest.raises(UserError, match="1 or more"):
         drive_goals(scene, goals, fixed_setup(), budget, batch=batch)
+
+
+@pytest.mark.parametrize("compensated", [False, True])
+def test_pictures_may_come_late_and_plans_may_know_it(scene, goals, compensated, monkeypatch):
+    """Two control periods are over when a picture comes: a compensated plan begins with them."""
+    committed = []
+    plan = CEM.plan
+
+    def spy(self, *arguments, **keywords):
+        given = keywords.get("committed")
+        committed.append(None if given is None else tuple(given.shape))
+        return plan(self, *arguments, **keywords)
+
+    monkeypatch.setattr(CEM, "plan", spy)
+    config = PlannerConfig(
+        solver=CEMConfig(candidates=8, rounds=1, elites=2),
+        controller=ControllerConfig(execute_blocks=1, compensate_latency=compensated),
+    )
+    setup = PlannerSetup(tiny_model(), load_contract("push_t"), config, "late")
+    late = drive_goals(scene, goals[:2], setup, 20, delay_s=0.2)
+    # The robot holds until the first picture is there; its first plan is whole, and begins then, at
+    # step 2. All others begin two steps before they are made: at 7, 10, 13, 16 and 19.
+    assert committed[0] is None
+    assert set(committed[1:]) == ({(2, 2, 2)} if compensated else {None})
+    assert {drive.result.plans for drive in late} == {6}
+    at_once = drive_goals(scene, goals[:2], setup, 20)
+    assert not np.allclose(at_once[0].truths[1:3], late[0].truths[1:3])
+    assert committed[-1] is None
