@@ -395,7 +395,9 @@ class PlannerNode(LifecycleNode):
     def _publish_command(self, command: SafeCommand) -> None:
         now_ns = self._now_ns()
         if command.values is not None:
+            began = time.perf_counter()
             self._topics.send_command(command.values, now_ns)
+            self._pilot.report.publish_times.add(time.perf_counter() - began)
         self._pilot.published(command, now_ns)
 
     def _update_status(self, state: int, reason: str, holding: bool) -> None:

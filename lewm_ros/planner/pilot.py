@@ -301,6 +301,7 @@ class PlannerPilot:
         age_s = (now_ns - wanted.image_stamp_ns) * 1e-9
         self.report.image_to_command = age_s
         self.report.command_ages.add(age_s)
+        self.report.image_ages.add(self._moments.age_s(now_ns))
         if self._plan_due_ns is not None and now_ns - self._plan_due_ns >= self._period_ns:
             # No new picture came meanwhile; an older one must do.
             self._want_plan()

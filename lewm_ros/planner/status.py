@@ -14,6 +14,7 @@ from lewm_ros.msg import PlanStatus
 
 #: Percentiles are over this many newest values.
 _WINDOW = 200
+_PERCENTS = (50, 95, 99)
 
 STATE_NAMES = {
     PlanStatus.INACTIVE: "INACTIVE",
@@ -40,12 +41,12 @@ class Window:
         """The value added last; NaN before the first."""
         return self._values[-1] if self._values else math.nan
 
-    def percentiles(self) -> tuple[float, float, float]:
-        """Return the 50th, 95th and 99th percentile; NaN before the first value."""
+    def percentiles(self) -> dict[int, float]:
+        """Return the 50th, 95th and 99th percentile by their names; NaN before the first value."""
         if not self._values:
-            return math.nan, math.nan, math.nan
-        p50, p95, p99 = np.percentile(np.array(self._values), [50, 95, 99])
-        return float(p50), float(p95), float(p99)
+            return dict.fromkeys(_PERCENTS, math.nan)
+        values = np.percentile(np.array(self._values), _PERCENTS)
+        return dict(zip(_PERCENTS, values.tolist(), strict=True))
 
 
 @dataclass
@@ -76,6 +77,8 @@ class PlannerReport:
     commands_slowed: int = 0
     encode_times: Window = field(default_factory=Window)
     plan_times: Window = field(default_factory=Window)
+    publish_times: Window = field(default_factory=Window)
+    image_ages: Window = field(default_factory=Window)
     command_ages: Window = field(default_factory=Window)
     command_jitters: Window = field(default_factory=Window)
 
@@ -86,7 +89,6 @@ class PlannerReport:
 
     def message(self, now_ns: int) -> PlanStatus:
         """Return the report as ``~/status`` carries it."""
-        p50, p95, p99 = self.plan_times.percentiles()
         message = PlanStatus(
             state=self.state,
             reason="" if self.state == PlanStatus.PLANNING else self.reason,
@@ -100,9 +102,7 @@ class PlannerReport:
             image_to_command=self.image_to_command,
             encode_time=self.encode_times.newest,
             plan_time=self.plan_times.newest,
-            plan_time_p50=p50,
-            plan_time_p95=p95,
-            plan_time_p99=p99,
+            publish_time=self.publish_times.newest,
             images=self.images,
             plans=self.plans,
             plans_late=self.plans_late,
@@ -110,8 +110,22 @@ class PlannerReport:
             commands=self.commands,
             commands_held=self.commands_held,
         )
+        for label, window in self._windows().items():
+            if hasattr(message, f"{label}_p50"):
+                for percent, value in window.percentiles().items():
+                    setattr(message, f"{label}_p{percent}", value)
         message.header.stamp = ns_to_stamp(max(0, now_ns))
         return message
+
+    def _windows(self) -> dict[str, Window]:
+        return {
+            "image_age": self.image_ages,
+            "encode_time": self.encode_times,
+            "plan_time": self.plan_times,
+            "publish_time": self.publish_times,
+            "image_to_command": self.command_ages,
+            "command_jitter": self.command_jitters,
+        }
 
     def diagnostics(self, now_ns: int, node_name: str, hardware: str) -> DiagnosticArray:
         """Return the report as ``/diagnostics`` carries it.
@@ -147,13 +161,8 @@ class PlannerReport:
             "commands_clipped": self.commands_clipped,
             "commands_slowed": self.commands_slowed,
         }
-        for label, window in (
-            ("encode_time", self.encode_times),
-            ("plan_time", self.plan_times),
-            ("image_to_command", self.command_ages),
-            ("command_jitter", self.command_jitters),
-        ):
-            for percent, value in zip((50, 95, 99), window.percentiles(), strict=True):
+        for label, window in self._windows().items():
+            for percent, value in window.percentiles().items():
                 values[f"{label}_p{percent}_s"] = value
         status = DiagnosticStatus(
             level=level,
