@@ -18,7 +18,8 @@ from torch import Tensor
 from lewm_core.errors import PlanningError
 from lewm_core.planning.objective import GoalDistance
 from lewm_core.planning.plan import Plan
-from lewm_core.planning.protocols import Dynamics, Objective, begin_rollout, device_of
+from lewm_core.planning.protocols import Dynamics, Objective, begin_rollout
+from lewm_core.planning.search_limits import SearchLimits
 
 
 class CEMConfig(BaseModel):
@@ -80,9 +81,8 @@ class CEM:
         model: The dynamics.
         config: Settings; default `CEMConfig()`, the paper's.
         objective: What to minimise; default ``GoalDistance(config.running_weight)``.
-        action_limits: ``(lower (A,), upper (A,))`` in physical units; every candidate is clamped
-            to them, so that no plan relies on actions that would never be published. None: free,
-            as in the paper, whose environments clip.
+        action_limits: See `SearchLimits`.
+        rate_limits: See `SearchLimits`.
 
     Raises:
         PlanningError: The limits do not fit the model's actions.
@@ -94,11 +94,12 @@ class CEM:
         config: CEMConfig | None = None,
         objective: Objective | None = None,
         action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+        rate_limits: Sequence[float] | None = None,
     ) -> None:
         self.model = model
         self.config = config or CEMConfig()
         self.objective = objective or GoalDistance(self.config.running_weight)
-        self._limits = None if action_limits is None else self._normalise_limits(*action_limits)
+        self.limits = SearchLimits(model, action_limits, rate_limits)
         self._generator: torch.Generator | None = None
 
     @property
@@ -198,12 +199,14 @@ class CEM:
         fewest_finite = torch.full(
             (mean.shape[0],), most, dtype=torch.int64, device=mean.device
         )
-        known = 0
+        known = decided = 0
         if committed is not None:
-            known = committed[0].numel()
+            known, decided = committed[0].numel(), committed.shape[1]
             mean, std = mean.clone(), std.clone()
             mean.flatten(1)[:, :known] = committed.flatten(1)
             std.flatten(1)[:, :known] = 0.0
+        before = past_actions[:, -1] if past_actions.shape[1] else None
+        mean = self.limits.apply(mean[:, None], before, decided)[:, 0]
         rounds, slowest_s = 0, 0.0
         for _ in range(config.rounds):
             began = time.perf_counter()
@@ -213,7 +216,8 @@ class CEM:
             if colour is not None:
                 steps = noise.view(*shape[:2], -1, self.model.action_dim)
                 noise = torch.einsum("ts,bcsa->bcta", colour, steps).reshape(shape)
-            tried = self._clamp(torch.addcmul(mean[:, None], noise, std[:, None]))
+            tried = torch.addcmul(mean[:, None], noise, std[:, None])
+            tried = self.limits.apply(tried, before, decided)
             tried[:, 0] = mean
             predicted = imagine(tried)
             if arrival is not None:
@@ -246,7 +250,7 @@ class CEM:
         mean = history.new_zeros((history.shape[0], horizon, size))
         if given is not None:
             mean[:, : given.shape[1]] = given.to(mean)
-        return self._clamp(mean)
+        return self.limits.clamp(mean)
 
     def _colour(self, mean: Tensor) -> Tensor | None:
         """``(steps, steps)`` that turns white noise over the control steps of a plan into noise
@@ -261,37 +265,6 @@ class CEM:
         steps = torch.arange(mean.shape[1] * self.model.frame_skip, dtype=torch.float64)
         covariance = correlation ** (steps[:, None] - steps).abs()
         return torch.linalg.cholesky(covariance).to(mean)
-
-    def _clamp(self, blocks: Tensor) -> Tensor:
-        if self._limits is None:
-            return blocks
-        lower, upper = (limit.to(blocks) for limit in self._limits)
-        return torch.clamp(blocks, lower, upper)
-
-    def _normalise_limits(
-        self, lower: Sequence[float], upper: Sequence[float]
-    ) -> tuple[Tensor, Tensor]:
-        limits = []
-        for name, values in (("lower", lower), ("upper", upper)):
-            limit = torch.as_tensor(values, dtype=torch.float32).flatten()
-            if len(limit) != self.model.action_dim or limit.isnan().any():
-                raise PlanningError(
-                    f"{name} action limits {limit.tolist()} do not fit the model's "
-                    f"{self.model.action_dim} action dimensions"
-                )
-            limits.append(limit)
-        if (limits[0] > limits[1]).any():
-            raise PlanningError(f"lower action limits {limits[0].tolist()} exceed the upper ones "
-                                f"{limits[1].tolist()}")
-        device = device_of(self.model)
-        with torch.inference_mode(False), torch.no_grad():
-            normalised = [
-                self.model.normalise_actions(
-                    limit.to(device).expand(self.model.frame_skip, -1)
-                ).clone()
-                for limit in limits
-            ]
-        return normalised[0], normalised[1]
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         """The noise source; made on first use, because a model may move after the solver is."""

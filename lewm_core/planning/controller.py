@@ -120,7 +120,8 @@ class RecedingHorizonController(PlanFollower):
                                 f"{model.action_dim}; use the checkpoint's own contract")
         if solver is None:
             solver = make_solver(
-                model, config.solver, (limits.lower, limits.upper), config.precision
+                model, config.solver, (limits.lower, limits.upper), config.precision,
+                limits.rate_limit / contract.control_rate,
             )
         return cls(
             model,

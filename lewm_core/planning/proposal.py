@@ -117,7 +117,9 @@ class ProposalSolver(CEM):
         model: A world model with a proposal.
         config: With or without a search.
         objective: What the search minimises; default the distance of the last state to the goal.
-        action_limits: See `CEM`.
+        action_limits: See `SearchLimits`.
+        rate_limits: See `SearchLimits`; what the proposal proposes is brought inside when its
+            arrival is chosen, and rolled out once more.
 
     Raises:
         PlanningError: The model has no proposal, or the limits do not fit its actions.
@@ -129,6 +131,7 @@ class ProposalSolver(CEM):
         config: ProposalSolverConfig | ProposalCEMConfig,
         objective: Objective | None = None,
         action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
+        rate_limits: Sequence[float] | None = None,
     ) -> None:
         if getattr(model, "proposal", None) is None:
             raise PlanningError(
@@ -142,6 +145,7 @@ class ProposalSolver(CEM):
             config.search() if searches else CEMConfig(horizon=config.horizon),
             objective or GoalDistance(),
             action_limits,
+            rate_limits,
         )
         self.settings = config
         self._searches = searches
@@ -246,7 +250,7 @@ class ProposalSolver(CEM):
             every_arrival(goal),
             arrivals.repeat(rows),
             horizon,
-            self._limits,
+            self.limits.blocks,
             None if committed is None else every_arrival(committed),
         )
         states = imagined.states.unflatten(0, (rows, horizon))
@@ -264,4 +268,7 @@ class ProposalSolver(CEM):
         chosen = torch.where(certain | is_near, chosen, distance.argmin(dim=1))
         arrival = chosen + 1
         blocks = imagined.blocks.unflatten(0, (rows, horizon))[row, chosen]
+        before = past_actions[:, -1] if past_actions.shape[1] else None
+        decided = 0 if committed is None else committed.shape[1]
+        blocks = self.limits.apply(blocks[:, None], before, decided)[:, 0]
         return blocks[:, : int(arrival.max())], arrival, certain

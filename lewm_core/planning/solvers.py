@@ -20,6 +20,7 @@ def make_solver(
     config: SolverConfig,
     action_limits: tuple[Sequence[float], Sequence[float]] | None = None,
     precision: Precision = "float32",
+    rate_limits: Sequence[float] | None = None,
 ) -> CEM:
     """Build the solver that ``config.kind`` names.
 
@@ -28,6 +29,7 @@ def make_solver(
         config: The ``solver`` part of a planner preset.
         action_limits: ``(lower (A,), upper (A,))`` in physical units; None: free.
         precision: Of the matrix products in rollouts of candidates.
+        rate_limits: ``(A,)`` greatest change from one control step to the next, in physical units.
 
     Raises:
         PlanningError: The model has no proposal but the solver needs one, or the limits do not
@@ -36,8 +38,10 @@ def make_solver(
     if isinstance(model, WorldModel):
         model = FastRollout(model, rollout_dtype(precision, device_of(model)))
     if isinstance(config, CEMConfig):
-        return CEM(model, config, action_limits=action_limits)
-    return ProposalSolver(model, config, action_limits=action_limits)
+        return CEM(model, config, action_limits=action_limits, rate_limits=rate_limits)
+    return ProposalSolver(
+        model, config, action_limits=action_limits, rate_limits=rate_limits
+    )
 
 
 def rollout_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -366,3 +366,42 @@ def test_what_is_committed_stands_in_every_candidate_and_in_the_plan():
 def test_committed_actions_of_another_shape_are_refused(shape):
     with pytest.raises(PlanningError, match="committed has shape"):
         CEM(PointModel(), small()).plan(ONE_FRAME, torch.ones(1, 2), committed=torch.zeros(shape))
+
+
+def test_rate_limits_hold_in_every_candidate_and_in_the_plan():
+    model = PointModel(action_std=(2.0, 1.0))
+    limits = ([-1.0, -1.0], [1.0, 1.0])
+    solver = CEM(model, small(), action_limits=limits, rate_limits=[0.25, 0.5])
+    past = model.normalise_actions(torch.tensor([[[[9.0, 9.0], [0.5, -0.5]]]]))
+    history = torch.zeros(1, 2, 2)
+    plan = solver.plan(history, torch.tensor([[4.0, -3.0]]), past)
+    for tried in [*model.seen_candidates, plan.blocks[:, None]]:
+        steps = model.denormalise_actions(tried).flatten(2, 3)
+        steps = torch.cat([torch.tensor([0.5, -0.5]).expand(*steps.shape[:2], 1, 2), steps], dim=2)
+        change = steps.diff(dim=2).abs()
+        assert (change <= torch.tensor([0.25, 0.5]) + 1e-5).all()
+        assert steps.abs().max() <= 1.0 + 1e-5
+    # The limit binds: the goal is too far away for slow beginnings.
+    assert (plan.actions[0].diff(dim=0).abs().amax(dim=0) > torch.tensor([0.2, 0.4])).any()
+
+
+def test_rate_limits_that_cannot_bind_cost_nothing():
+    limits = ([-1.0, -1.0], [1.0, 1.0])
+    assert CEM(PointModel(), small(), action_limits=limits, rate_limits=[2.0, 5.0]).limits.rates \
+        is None
+    assert CEM(PointModel(), small(), rate_limits=[torch.inf] * 2).limits.rates is None
+
+
+def test_committed_actions_are_not_slowed_by_rate_limits():
+    """The robot held, which is as sudden as it gets; what follows starts from there."""
+    committed = torch.tensor([[[0.0, 0.0], [0.9, 0.0]]])
+    solver = CEM(PointModel(), small(), rate_limits=[0.1, 0.1])
+    plan = solver.plan(ONE_FRAME, torch.tensor([[4.0, -3.0]]), committed=committed)
+    torch.testing.assert_close(plan.actions[:, :2], committed)
+    assert plan.actions[0, 1:].diff(dim=0).abs().max() <= 0.1 + 1e-5
+
+
+@pytest.mark.parametrize("rates", [[1.0], [0.0, 1.0], [float("nan"), 1.0]])
+def test_rate_limits_that_make_no_sense_are_refused(rates):
+    with pytest.raises(PlanningError, match="rate limits"):
+        CEM(PointModel(), small(), rate_limits=rates)
