@@ -12,7 +12,9 @@ block. Here the same numbers come from less work:
   three tokens is a few products of vectors instead of a batch of thousands of tiny matrices.
 
 Matrix products run in ``dtype`` (bfloat16 doubles to triples their rate on processors that have
-it), the residual stream and the normalisations in float32. Gradients do not flow through it.
+it), and with them the transformer's residual stream, because casting it to and fro costs more than
+it gains; states, the MLP predictor's residual stream and the change of a state are float32.
+Gradients do not flow through it.
 """
 
 from __future__ import annotations
@@ -218,7 +220,7 @@ class _Layer:
         """Map ``(n, N, width)`` to the same, or to ``(1, N, width)`` with ``last_only``.
 
         Args:
-            tokens: The newest of a window, float32.
+            tokens: The newest of a window.
             modulation: ``(n, N, 6 * width)``.
             keys: ``(N or 1, heads, head_dim)`` of the window's earlier tokens; those of these
                 tokens are appended.
