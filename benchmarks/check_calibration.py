@@ -311,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seed", type=int, default=50_000, help="of the goals; never those of a report"
     )
-    parser.add_argument("--planner", default="nano", help="preset (default nano)")
+    parser.add_argument("--planner", default="search", help="preset (default %(default)s)")
     result: dict[str, Any] = {}
 
     def body(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Both drive the same goals with the same planner, in one run, so that the machine is the same; the
 processor's time is told beside the wall's, because other work on the machine spoils the latter:
 
-    python benchmarks/evaluation.py --checkpoint push_t-nano --planner nano --episodes 20
+    python benchmarks/evaluation.py --checkpoint push_t-nano --planner search --episodes 20
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit status."""
     parser = make_parser(
         "evaluation", "Times an evaluation: all episodes at once against one after the other.",
-        "python benchmarks/evaluation.py --checkpoint push_t-nano --planner nano --episodes 20",
+        "python benchmarks/evaluation.py --checkpoint push_t-nano --planner search --episodes 20",
     )
     parser.add_argument("--checkpoint", default="push_t-nano", help="folder or shipped name")
     parser.add_argument("--planner", help="preset (default: as lewm-eval)")

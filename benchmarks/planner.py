@@ -31,7 +31,9 @@ from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.evaluation.report import describe_machine
 from lewm_core.model import FastRollout, ModelConfig, WorldModel
 from lewm_core.model import fast_rollout as implementation
-from lewm_core.planning import CEM, CEMConfig
+from lewm_core.planning import CEM, Candidates, CEMConfig, GoalDistance
+from lewm_core.planning.protocols import device_of
+from lewm_core.planning.solvers import rollout_dtype
 
 ACTION_DIM = 2
 
@@ -190,11 +192,21 @@ def product_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 def solvers(model: WorldModel, config: CEMConfig) -> dict[str, CEM]:
     """Return our ways to make the same plan."""
-    return {
-        "eager": CEM(model, config),
-        "float32": CEM(FastRollout(model), config),
-        "bfloat16": CEM(FastRollout(model, torch.bfloat16), config),
-    }
+    ways = {"eager": CEM(model, config, capture=False)}
+    for dtype in types_of(device_of(model)):
+        name = str(dtype).removeprefix("torch.")
+        ways[name] = CEM(FastRollout(model, dtype), config)
+    return ways
+
+
+def types_of(device: torch.device) -> list[torch.dtype]:
+    """Return float32, and bfloat16 where the processor computes in it; emulated it takes ages."""
+    return sorted({torch.float32, rollout_dtype("auto", device)}, key=lambda t: -t.itemsize)
+
+
+def cost_of(predicted: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+    """Return the paper's cost of candidates ``(B, S)``."""
+    return GoalDistance()(Candidates(predicted, actions), goal)
 
 
 def compare_equality(
@@ -212,23 +224,23 @@ def compare_equality(
             candidates = recorder.history["candidates"]
             costs, elites = recorder.history["costs"], recorder.history["topk_inds"]
             final = model.rollout(history, past, theirs[:, None])
-            reference_cost = float(ways["eager"].objective(final, goal)[0, 0])
+            reference_cost = float(cost_of(final, theirs[:, None], goal)[0, 0])
         else:
             candidates = torch.randn(
                 1, config.candidates, config.horizon, model.config.block_dim,
                 device=history.device, generator=torch.Generator(history.device).manual_seed(0),
             )
-            costs = ways["eager"].objective(model.rollout(history, past, candidates), goal)
+            costs = cost_of(model.rollout(history, past, candidates), candidates, goal)
             elites = costs.topk(config.elites, largest=False).indices
     for name, solver in ways.items():
         with torch.inference_mode():
-            own = solver.objective(solver.model.rollout(history, past, candidates), goal)
+            own = cost_of(solver.model.rollout(history, past, candidates), candidates, goal)
             chosen = own.topk(config.elites, largest=False).indices
             common = len(set(chosen[0].tolist()) & set(elites[0].tolist()))
             solver.reset()
             plan = solver.plan(history, goal)
-            final = model.rollout(history, past, plan.blocks.to(history)[:, None])
-            cost = float(solver.objective(final, goal)[0, 0])
+            blocks = plan.blocks.to(history)[:, None]
+            cost = float(cost_of(model.rollout(history, past, blocks), blocks, goal)[0, 0])
         result[f"{name}_cost_error"] = float(((own - costs).abs() / costs).max())
         result[f"{name}_common_elites"] = common
         result[f"{name}_final_cost"] = cost
@@ -278,7 +290,8 @@ def compare_limit(
     candidates = torch.randn(
         1, config.candidates, config.horizon, model.config.block_dim, device=device
     )
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for dtype in types_of(device):
+        name = str(dtype).removeprefix("torch.")
         with torch.inference_mode():
             rollout = FastRollout(model, dtype).begin(history, past)
             rollout(candidates)
@@ -352,10 +365,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{result['machine']}, {result['threads']} thread(s), torch {torch.__version__}, "
           f"numpy {np.__version__}")
+    if len(types_of(device)) == 1:
+        print("bfloat16 left out: this processor does not compute in it")
     result |= compare_equality(model, config, peer, history, goal)
     result |= compare_time(model, config, peer, history, goal, arguments.repetitions, device)
     result |= compare_limit(model, config, history, device)
-    result |= compare_scaling(model, config, history, goal, device, torch.bfloat16)
+    result |= compare_scaling(model, config, history, goal, device, types_of(device)[-1])
     return result
 
 

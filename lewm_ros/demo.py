@@ -54,7 +54,7 @@ def demo_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--planner",
         default="auto",
-        help="preset or file (default: proposal+cem if the checkpoint has a proposal, else nano)",
+        help="preset or file (auto: default for a checkpoint with a learned proposal, else search)",
     )
     parser.add_argument("--goals", type=int, default=10, help="default %(default)s")
     parser.add_argument("--seed", type=int, default=GOAL_SEED, help="of the goals")

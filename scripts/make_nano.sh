@@ -95,11 +95,11 @@ evaluate() { # NAME ARGUMENTS...
     "${@:2}"
 }
 echo "== evaluate"
-evaluate proposal-cem --planner proposal+cem
-evaluate proposal --planner proposal
-evaluate cem --planner cem --protocol paper
-evaluate nano --planner nano
-evaluate far --planner proposal+cem --protocol far
+evaluate default --planner default
+evaluate fast --planner fast
+evaluate paper --planner paper --protocol paper
+evaluate search --planner search
+evaluate far --planner default --protocol far
 
 echo "== model card"
 "$python" scripts/model_card_results.py "$out" "${checkpoints[0]}/README.md"

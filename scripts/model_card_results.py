@@ -16,7 +16,7 @@ from typing import Any
 
 HEADING = "## Planning"
 #: In this order; those that were not evaluated are left out.
-NAMES = ("proposal-cem", "proposal", "cem", "nano", "far")
+NAMES = ("default", "fast", "paper", "search", "far")
 
 
 def main(results: Path, card: Path) -> None:

@@ -96,13 +96,13 @@ class PracticeCollector:
         self._layout = ObservationLayout.of(contract, model.config)
         preset: str | Path | None = planner
         if preset is None:
-            preset = "proposal" if model.proposal is not None else planner_for(model)
+            preset = "fast" if model.proposal is not None else planner_for(model)
         lower, upper, rate, _ = contract.action_limits()
         self._lower, self._upper = np.asarray(lower), np.asarray(upper)
         config = load_planner_config(preset)
         self._solver = make_solver(
             model, config.solver, (lower, upper), config.precision,
-            rate / contract.control_rate,
+            rate / contract.control_rate, config.objective,
         )
 
     def collect_all(

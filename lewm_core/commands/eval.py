@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lewm_core.evaluation.evaluate import Candidate, EvaluationRequest, Table
 
 EXAMPLE = """lewm-eval push_t-nano --scene push_t --episodes 200 --seed 80000
-  lewm-eval runs/nano/checkpoint --protocol far --planner proposal --json far.json
+  lewm-eval runs/nano/checkpoint --protocol far --planner fast --json far.json
   lewm-eval runs/a/checkpoint runs/b/checkpoint runs/c/checkpoint   # each, and the mean
   lewm-eval push_t-nano --split tuning --set solver.rounds=3        # choosing a setting
   lewm-eval push_t-nano --data data/push_t                          # held-out recordings"""
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--planner",
         metavar="NAME|FILE",
-        help="preset (default: proposal+cem where the checkpoint has a proposal, else nano)",
+        help="preset, or a file (without: 'default' for a checkpoint with a learned proposal, else "
+        "'search')",
     )
     parser.add_argument(
         "--set",

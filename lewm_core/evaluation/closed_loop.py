@@ -5,7 +5,7 @@ criterion. In process, without ROS; `lewm_core.evaluation.lock_step` drives many
 
 >>> scene = make_scene("push_t")
 >>> goals = goals_from_expert(scene, number=50, seed=7)
->>> policy = PlannerPolicy.from_model(lewm_core.load(path), contract, load_planner_config("nano"))
+>>> policy = PlannerPolicy.from_model(lewm_core.load(path), contract, load_planner_config("search"))
 >>> summarise([run_goal(scene, goal, policy) for goal in goals])["success_any"]
 """
 

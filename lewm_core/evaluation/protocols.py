@@ -54,7 +54,7 @@ class EvaluationProtocol:
         wanted = dict(self.controller)
         if self.whole_plans:
             wanted["execute_blocks"] = config.solver.horizon
-        if self.count_down and config.solver.kind == "cem":
+        if self.count_down and config.solver.proposal is None:
             wanted["shrink_horizon"] = True
         present = config.controller.model_dump()
         return {name: value for name, value in wanted.items() if present[name] != value}

@@ -116,7 +116,7 @@ class _Linear:
         self.weight = weight.to(dtype).contiguous()
         self.bias = None if bias is None else bias.to(dtype)
         self.packed: Tensor | None = None
-        if self.weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        if self.weight.device.type == "cpu" and _packs(dtype):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
@@ -129,6 +129,13 @@ class _Linear:
                 x, self.packed, self.bias, activation, [], "none" if activation == "gelu" else ""
             )
         return _ACTIVATIONS[activation](linear(x, self.weight, self.bias))
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN takes weights of this type here; bfloat16 needs AVX-512 or better."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

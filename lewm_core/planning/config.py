@@ -9,8 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lewm_core.paths import config_path
+from lewm_core.planning.adam import AdamConfig
 from lewm_core.planning.cem import CEMConfig
-from lewm_core.planning.proposal import ProposalCEMConfig, ProposalSolverConfig
+from lewm_core.planning.icem import ICEMConfig
+from lewm_core.planning.mppi import MPPIConfig
+from lewm_core.planning.objectives import ObjectiveConfig
+from lewm_core.planning.proposal import ProposalSolverConfig
 from lewm_core.validation import read_yaml_mapping, validate
 
 
@@ -54,7 +58,8 @@ def _named_kind(value: Any) -> Any:
 
 SolverConfig = Annotated[
     Annotated[
-        CEMConfig | ProposalSolverConfig | ProposalCEMConfig, Field(discriminator="kind")
+        CEMConfig | ICEMConfig | MPPIConfig | AdamConfig | ProposalSolverConfig,
+        Field(discriminator="kind"),
     ],
     BeforeValidator(_named_kind),
 ]
@@ -86,6 +91,7 @@ class PlannerConfig(BaseModel):
     Attributes:
         description: One line for people.
         solver: How to search.
+        objective: What to search for.
         controller: When to search.
         precision: Of the matrix products with which candidates are rolled out. ``auto``: bfloat16
             where the processor computes in it, else float32; costs then agree to 1 %.
@@ -95,6 +101,7 @@ class PlannerConfig(BaseModel):
 
     description: str = ""
     solver: SolverConfig = CEMConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     controller: ControllerConfig = ControllerConfig()
     precision: Precision = "float32"
 
@@ -117,8 +124,8 @@ def load_planner_config(name: str | Path) -> PlannerConfig:
     """Read a planner preset.
 
     Args:
-        name: A YAML file, or the name of a shipped preset: ``cem``, ``nano``, ``proposal``,
-            ``proposal+cem``.
+        name: A YAML file, or the name of a shipped preset: ``default``, ``fast``, ``paper``,
+            ``search``.
 
     Raises:
         ConfigError: One line: the file, the key, what is wrong, the nearest valid key.

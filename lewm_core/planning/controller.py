@@ -121,7 +121,7 @@ class RecedingHorizonController(PlanFollower):
         if solver is None:
             solver = make_solver(
                 model, config.solver, (limits.lower, limits.upper), config.precision,
-                limits.rate_limit / contract.control_rate,
+                limits.rate_limit / contract.control_rate, config.objective,
             )
         return cls(
             model,

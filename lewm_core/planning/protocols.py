@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -79,15 +79,30 @@ class EncodingDynamics(Dynamics, Protocol):
         ...
 
 
+class Candidates(NamedTuple):
+    """Futures that an objective is asked about.
+
+    Attributes:
+        predicted: ``(B, S, horizon, D)`` states after each block.
+        actions: ``(B, S, horizon, F * A)`` blocks, normalised: 1 is the spread of the training
+            data.
+        before: ``(B, F * A)`` block that was executed last, normalised; None: not known.
+    """
+
+    predicted: Tensor
+    actions: Tensor
+    before: Tensor | None = None
+
+
 @runtime_checkable
 class Objective(Protocol):
-    """What a plan is to minimise. Knows embeddings, not the model."""
+    """What a plan is to minimise. Knows states and actions, not the model."""
 
-    def __call__(self, predicted: Tensor, goal: Tensor) -> Tensor:
+    def __call__(self, candidates: Candidates, goal: Tensor) -> Tensor:
         """Cost of every candidate.
 
         Args:
-            predicted: ``(B, S, horizon, D)`` embeddings after each block.
+            candidates: S futures of each of B rows.
             goal: ``(B, E)``.
 
         Returns:

@@ -47,8 +47,8 @@ DECLARATIONS: tuple[_Declaration, ...] = (
     ),
     _Declaration(
         "planner", "auto",
-        "Planner preset: a YAML file, or a name in config/planner; auto: proposal+cem for a "
-        "checkpoint with a learned proposal, else nano.",
+        "Planner preset: a YAML file, or a name in config/planner; auto: default for a "
+        "checkpoint with a learned proposal, else search.",
     ),
     _Declaration("device", "auto", "Where the model runs: cpu, cuda, cuda:1, or auto."),
     _Declaration(

@@ -85,9 +85,9 @@ def test_another_planner_drives_elsewhere_and_again_the_same(
     dataset: Path, tmp_path: Path
 ) -> None:
     for name in ("once", "again"):
-        assert collect(tmp_path / name, "--planner", "proposal+cem") == 0
+        assert collect(tmp_path / name, "--planner", "default") == 0
     made = json.loads((tmp_path / "once" / "dataset.json").read_text())
-    assert made["runs"][0]["command"].endswith("--policy push_t-nano --planner proposal+cem")
+    assert made["runs"][0]["command"].endswith("--policy push_t-nano --planner default")
     folders = (tmp_path / "once", tmp_path / "again", dataset)
     searched, again, proposed = (
         np.concatenate([episode.actions[:STEPS] for episode in episodes_of(folder)])
@@ -127,8 +127,8 @@ def test_the_planner_gets_nearer_to_the_goals_it_is_given(tmp_path: Path) -> Non
     [
         (["--picture-every", "10"], "--picture-every 10: the planner needs a picture every 5"),
         (["--policy", "push_t-nono"], "push_t-nono: no such checkpoint folder"),
-        (["--policy", "expert", "--planner", "cem"], "--planner cem: no planner drives"),
-        (["--planner", "propsal"], "propsal"),
+        (["--policy", "expert", "--planner", "paper"], "--planner paper: no planner drives"),
+        (["--planner", "defualt"], "defualt"),
     ],
 )
 def test_what_cannot_practise_is_named(

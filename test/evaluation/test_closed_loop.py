@@ -114,7 +114,7 @@ def test_the_budget_must_be_positive(scene, goals):
 @pytest.fixture(scope="module")
 def planner() -> PlannerPolicy:
     return PlannerPolicy.from_model(
-        tiny_model(), load_contract("push_t"), load_planner_config("nano")
+        tiny_model(), load_contract("push_t"), load_planner_config("search")
     )
 
 

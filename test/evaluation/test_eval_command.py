@@ -20,7 +20,7 @@ from test.training.spots import write_settings
 STABLE = {"episodes", "success_any", "success_final", "ci95_any", "ci95_final", "baselines",
           "plan_ms_p50", "plan_ms_p95", "plan_ms_p99", "seed", "config", "planner", "protocol",
           "split", "machine", "versions", "checkpoint_sha256"}
-FAST = ["--planner", "nano", "--set", "solver.candidates=16", "--set", "solver.elites=4",
+FAST = ["--planner", "search", "--set", "solver.candidates=16", "--set", "solver.elites=4",
         "--set", "solver.rounds=2", "--timed-plans", "4"]
 
 
@@ -59,7 +59,7 @@ def test_a_run_prints_writes_and_repeats_itself(trained, tmp_path, capsys):
     status, out = run(tmp_path, trained, "--episodes", 3, "--seed", 9, "--batch", 2)
     printed = capsys.readouterr().out
     assert status == 0
-    for words in ("mine: goals 25 control steps away, 50 allowed, planner nano", "replay",
+    for words in ("mine: goals 25 control steps away, 50 allowed, planner search", "replay",
                   "do nothing", "random", "must really move", "one at a time on cpu with",
                   "3 episodes prove nothing", "settings changed: solver.candidates=16"):
         assert words in printed
@@ -68,7 +68,7 @@ def test_a_run_prints_writes_and_repeats_itself(trained, tmp_path, capsys):
     assert result["episodes"] == 3 and result["seed"] == 9 and not result["proves_something"]
     assert result["baselines"]["replay"]["success_any"] == 1.0
     assert set(result["baselines"]) == {"replay", "random", "do_nothing"}
-    planner = result["config"]["planners"]["nano"]
+    planner = result["config"]["planners"]["search"]
     assert planner["solver"]["candidates"] == 16
     assert planner["controller"]["execute_blocks"] == 1
     (row,) = result["tables"]
@@ -92,7 +92,7 @@ def test_several_checkpoints_and_their_mean(trained, tmp_path, capsys):
     assert [row["label"] for row in result["tables"]] == ["mine", "other"]
     assert result["success_any"] == np.mean([row["success_any"] for row in result["tables"]])
     assert result["episodes"] == 2 and len(result["checkpoint_sha256"]) == 2
-    assert result["config"]["planners"]["nano"]["controller"]["execute_blocks"] == 5
+    assert result["config"]["planners"]["search"]["controller"]["execute_blocks"] == 5
     assert not list(out.glob("*.mp4"))
 
 
@@ -122,7 +122,7 @@ def test_far_is_three_tables(trained, tmp_path):
     [
         (["--protocol", "papers"], "unknown protocol 'papers'; known protocols: paper, mpc, far"),
         (["--scene", "push"], "unknown scene 'push'; known scenes: cube, cube_double, push_t"),
-        (["--planner", "nanu"], "nanu: no such file, and no preset of config/planner"),
+        (["--planner", "serch"], "serch: no such file, and no preset of config/planner"),
         (["--split", "test"], "known splits: reporting, tuning"),
         (["--episodes", "0"], "episodes is 0"),
         (["--data", "nowhere"], "nowhere does not exist"),

@@ -11,9 +11,15 @@ from lewm_core.evaluation.lock_step import drive_goals
 from lewm_core.evaluation.planner_setup import PlannerSetup
 from lewm_core.evaluation.timing import time_plans
 from lewm_core.model import Proposal, ProposalConfig
-from lewm_core.planning import CEM, CEMConfig, ControllerConfig, PlannerConfig
+from lewm_core.planning import (
+    CEM,
+    CEMConfig,
+    ControllerConfig,
+    PlannerConfig,
+    ProposalSolverConfig,
+    ProposalStartConfig,
+)
 from lewm_core.planning.perception import embed_goal
-from lewm_core.planning.proposal import ProposalSolverConfig
 from test.evaluation.models import fixed_setup, tiny_model
 
 BUDGET = 33  # no whole number of blocks
@@ -96,7 +102,9 @@ def test_a_learned_proposal_plans_as_it_does_alone(scene, goals, blocks):
     torch.manual_seed(3)
     model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
     config = PlannerConfig(
-        solver=ProposalSolverConfig(horizon=3, block_price=0.02),
+        solver=ProposalSolverConfig(
+            horizon=3, proposal=ProposalStartConfig(block_price=0.02)
+        ),
         controller=ControllerConfig(execute_blocks=blocks),
     )
     setup = PlannerSetup(model, load_contract("push_t"), config, "proposal")

@@ -8,7 +8,15 @@ from lewm_core.errors import ConfigError, UserError
 from lewm_core.evaluation.evaluate import EvaluationRequest
 from lewm_core.evaluation.planner_setup import change_settings, make_setup
 from lewm_core.evaluation.protocols import known_protocols, load_protocol
-from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig, planner_for
+from lewm_core.planning import (
+    CEMConfig,
+    ControllerConfig,
+    MPPIConfig,
+    PlannerConfig,
+    ProposalSolverConfig,
+    ProposalStartConfig,
+    planner_for,
+)
 from lewm_core.planning.config import GOAL_TOLERANCE_FACTOR
 from test.evaluation.models import tiny_model
 
@@ -38,14 +46,14 @@ def test_mpc_replans_every_block_and_leaves_the_warm_start_to_the_preset():
 
 
 def test_a_solver_that_chooses_its_arrival_is_not_counted_down():
-    kinds = {
-        "cem": {"execute_blocks": 1, "shrink_horizon": True},
-        "proposal": {"execute_blocks": 1},
-    }
-    for kind, expected in kinds.items():
-        config = SimpleNamespace(
-            solver=SimpleNamespace(kind=kind, horizon=5), controller=ControllerConfig()
-        )
+    counted = {"execute_blocks": 1, "shrink_horizon": True}
+    for solver, expected in (
+        (CEMConfig(), counted),
+        (MPPIConfig(), counted),
+        (CEMConfig(proposal=ProposalStartConfig()), {"execute_blocks": 1}),
+        (ProposalSolverConfig(), {"execute_blocks": 1}),
+    ):
+        config = PlannerConfig(solver=solver, controller=ControllerConfig())
         assert load_protocol("far").overrides(config) == expected
 
 
@@ -80,11 +88,11 @@ def test_the_protocols_word_is_the_last():
     model = tiny_model()
     model.metadata = {"latent": {"one_block_distance": 5.0}}
     setup = make_setup(
-        model, load_contract("push_t"), "nano", load_protocol("mpc"),
+        model, load_contract("push_t"), "search", load_protocol("mpc"),
         settings=["controller.execute_blocks=3", "solver.rounds=2"], goal_tolerance_factor=0.1,
     )
     assert setup.config.controller.execute_blocks == 1 and setup.config.solver.rounds == 2
-    assert setup.goal_tolerance == pytest.approx(0.5) and setup.name == "nano"
+    assert setup.goal_tolerance == pytest.approx(0.5) and setup.name == "search"
     assert setup.controller().goal_tolerance == setup.goal_tolerance
 
 
@@ -108,5 +116,5 @@ def test_the_tolerance_is_the_checkpoints_where_the_protocol_holds_unless_given(
 
 
 def test_a_checkpoint_with_a_proposal_plans_with_it():
-    assert planner_for(tiny_model()) == "nano"
-    assert planner_for(SimpleNamespace(proposal=object())) == "proposal+cem"
+    assert planner_for(tiny_model()) == "search"
+    assert planner_for(SimpleNamespace(proposal=object())) == "default"

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lewm_core.errors import PlanningError
-from lewm_core.planning import CEM, CEMConfig, Dynamics, Solver
+from lewm_core.planning import CEM, CEMConfig, Dynamics, GoalDistance, Solver
 from test.planning.point import PointModel
 
 ONE_FRAME = torch.zeros(1, 1, 2)
@@ -19,7 +19,7 @@ def test_the_defaults_are_the_papers():
     config = CEMConfig()
     assert (config.candidates, config.rounds, config.elites) == (300, 30, 30)
     assert (config.initial_std, config.min_std, config.horizon) == (1.0, 0.0, 5)
-    assert (config.running_weight, config.smoothing) == (0.0, 0.0)
+    assert (config.smoothing, config.noise_correlation, config.proposal) == (0.0, 0.0, None)
 
 
 def test_fakes_and_solver_follow_the_protocols():
@@ -39,7 +39,7 @@ def test_the_papers_search_reaches_every_goal():
 def test_cost_predicted_and_actions_of_a_plan_belong_together():
     model = PointModel(action_mean=(0.5, -1.0), action_std=(2.0, 3.0))
     history, goal = torch.tensor([[[1.0, 1.0]]]), torch.tensor([[9.0, 9.0]])
-    plan = CEM(model, small(running_weight=0.3)).plan(history, goal)
+    plan = CEM(model, small(), GoalDistance(running_weight=0.3)).plan(history, goal)
     assert plan.actions.shape == (1, 3 * 2, 2)
     assert plan.blocks.shape == (1, 3, 2 * 2)
     assert plan.predicted.shape == (1, 3, 2)
@@ -56,7 +56,9 @@ def test_running_weight_arrives_early():
     """With the running cost alone at stake after arrival, all motion belongs into block 0."""
     goal = torch.tensor([[1.0, 0.0]])
     lingering = CEM(PointModel(), small(rounds=30)).plan(ONE_FRAME, goal)
-    early = CEM(PointModel(), small(rounds=30, running_weight=1.0)).plan(ONE_FRAME, goal)
+    early = CEM(PointModel(), small(rounds=30), GoalDistance(running_weight=1.0)).plan(
+        ONE_FRAME, goal
+    )
     assert lingering.goal_distances(goal)[0, 0] > 10 * early.goal_distances(goal)[0, 0]
     assert early.goal_distances(goal)[0].max() < 0.02
 
@@ -235,7 +237,7 @@ def test_candidates_without_a_finite_cost_are_dropped_and_counted():
 
 
 def test_too_few_finite_costs_fail_by_name():
-    with pytest.raises(PlanningError, match=r"only \d of 64 candidates.*8 elites"):
+    with pytest.raises(PlanningError, match=r"only \d of 64 candidates.*8 are needed"):
         CEM(BrokenBeyond(-1.5), small()).plan(ONE_FRAME, torch.zeros(1, 2))
     with pytest.raises(PlanningError, match="only 0 of 64"):
         CEM(PointModel(), small()).plan(ONE_FRAME, torch.tensor([[torch.nan, 0.0]]))

@@ -13,6 +13,7 @@ from lewm_core.planning import (
     ActionLimits,
     CEMConfig,
     ControllerConfig,
+    GoalDistance,
     RecedingHorizonController,
 )
 from test.planning.point import PointModel, picture_of
@@ -31,10 +32,11 @@ def make(
 ) -> RecedingHorizonController:
     model = model or PointModel()
     limits = limits or ActionLimits([-1.0] * 2, [1.0] * 2, [100.0] * 2, (0.0, 0.0))
+    objective = GoalDistance((solver or {}).pop("running_weight", 0.0))
     settings = {"candidates": 64, "rounds": 15, "elites": 8, "horizon": 3, **(solver or {})}
     return RecedingHorizonController(
         model,
-        CEM(model, CEMConfig(**settings), action_limits=(limits.lower, limits.upper)),
+        CEM(model, CEMConfig(**settings), objective, (limits.lower, limits.upper)),
         limits,
         0.1,
         ControllerConfig(**{"execute_blocks": 3, **config}),

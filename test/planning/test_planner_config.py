@@ -3,22 +3,29 @@ from pathlib import Path
 import pytest
 
 from lewm_core.errors import ConfigError
-from lewm_core.planning import CEMConfig, ControllerConfig, PlannerConfig, load_planner_config
+from lewm_core.planning import (
+    CEMConfig,
+    ControllerConfig,
+    ObjectiveConfig,
+    PlannerConfig,
+    ProposalStartConfig,
+    load_planner_config,
+)
 
 
-def test_the_cem_preset_is_the_papers():
-    config = load_planner_config("cem")
+def test_the_paper_preset_is_the_papers():
+    config = load_planner_config("paper")
     assert config.solver == CEMConfig()
     assert config.controller == ControllerConfig()
     assert config.controller.execute_blocks == config.solver.horizon == 5
 
 
-def test_the_nano_preset_searches_little_replans_often_and_arrives():
-    config = load_planner_config("nano")
+def test_the_search_preset_searches_little_replans_often_and_arrives():
+    config = load_planner_config("search")
     assert config.solver.candidates * config.solver.rounds <= 2000
     assert config.controller.execute_blocks < config.solver.horizon
     # A horizon that always ends a fixed time from now never arrives when it is replanned.
-    assert config.controller.shrink_horizon or config.solver.running_weight > 0
+    assert config.controller.shrink_horizon or config.objective.running_weight > 0
     assert config.controller.warm_start
     assert config.solver.noise_correlation > 0
 
@@ -29,10 +36,13 @@ def test_presets_name_every_key():
 
     from lewm_core.paths import config_path
 
-    for name in ("nano", "cem", "proposal", "proposal+cem"):
+    for name in ("default", "fast", "paper", "search"):
         written = yaml.safe_load(config_path("planner", name).read_text())
-        settings = type(load_planner_config(name).solver)
-        assert set(written["solver"]) == set(settings.model_fields)
+        config = load_planner_config(name)
+        assert set(written["solver"]) == set(type(config.solver).model_fields)
+        if config.solver.proposal is not None:
+            assert set(written["solver"]["proposal"]) == set(ProposalStartConfig.model_fields)
+        assert set(written["objective"]) == set(ObjectiveConfig.model_fields)
         assert set(written["controller"]) == set(ControllerConfig.model_fields)
 
 
@@ -68,10 +78,10 @@ def test_errors_are_one_line_with_file_key_and_mend(tmp_path: Path, text: str, w
 
 
 def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(ConfigError, match=r"cem, nano, proposal, proposal\+cem"):
+    with pytest.raises(ConfigError, match=r"default, fast, paper, search"):
         load_planner_config("papper")
 
 
 def test_a_preset_survives_a_round_trip():
-    config = load_planner_config("nano")
+    config = load_planner_config("search")
     assert PlannerConfig.model_validate(config.model_dump()) == config

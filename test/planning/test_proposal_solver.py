@@ -10,17 +10,40 @@ from lewm_core.model import MlpPredictorConfig, Proposal, ProposalConfig, WorldM
 from lewm_core.model.imagination import imagine
 from lewm_core.planning import (
     CEM,
+    ICEM,
+    MPPI,
+    Adam,
+    AdamConfig,
+    Candidates,
     CEMConfig,
-    ProposalCEMConfig,
+    ICEMConfig,
+    MPPIConfig,
     ProposalSolver,
     ProposalSolverConfig,
+    ProposalStartConfig,
     Solver,
     make_solver,
 )
-from lewm_core.planning.cem import stay_after
+from lewm_core.planning.solver import stay_after
 from test.model.models import keypoint_config, trained_looking
 
 LIMITS = ([-1.5, -1.5], [1.5, 1.5])
+
+
+def start(**settings) -> ProposalStartConfig:
+    return ProposalStartConfig(**settings)
+
+
+def proposed(**settings) -> ProposalSolverConfig:
+    return ProposalSolverConfig(horizon=settings.pop("horizon", 8), proposal=start(**settings))
+
+
+def searched(proposal: ProposalStartConfig | None = None, **settings) -> CEMConfig:
+    """The shipped search around the proposal."""
+    return CEMConfig(
+        **{"horizon": 8, "candidates": 96, "rounds": 3, "elites": 10, "min_std": 0.05,
+           "noise_correlation": 0.6, "proposal": proposal or start(), **settings}
+    )
 
 
 @pytest.fixture
@@ -43,24 +66,29 @@ def scene(model: WorldModel, rows: int = 3) -> dict[str, torch.Tensor]:
     return {"history": history, "goal": goal, "past_actions": past}
 
 
-def test_presets_kinds_become_their_solvers(model):
-    assert type(make_solver(model, CEMConfig())) is CEM
-    for config in (ProposalSolverConfig(), ProposalCEMConfig()):
-        solver = make_solver(model, config, LIMITS)
-        assert isinstance(solver, ProposalSolver)
-        assert isinstance(solver, Solver)
-        assert solver.horizon == 8
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (CEMConfig(), CEM), (ICEMConfig(), ICEM), (MPPIConfig(), MPPI), (AdamConfig(), Adam),
+        (ProposalSolverConfig(), ProposalSolver), (searched(), CEM),
+    ],
+)
+def test_kinds_of_settings_become_their_solvers(model, config, kind):
+    solver = make_solver(model, config, LIMITS)
+    assert type(solver) is kind
+    assert isinstance(solver, Solver)
+    assert solver.horizon == config.horizon
 
 
 def test_a_model_without_a_proposal_is_refused_by_name(model):
     model.proposal = None
-    with pytest.raises(PlanningError, match="planner 'proposal' needs a checkpoint with a learned"):
+    with pytest.raises(PlanningError, match="learned proposal, and the checkpoint has none"):
         make_solver(model, ProposalSolverConfig())
 
 
 def test_the_best_of_all_arrivals_is_planned(model):
     task = scene(model, rows=1)
-    config = ProposalSolverConfig(horizon=5, block_price=0.0)
+    config = proposed(horizon=5, block_price=0.0)
     plan = make_solver(model, config, LIMITS).plan(**task)
     limits = (torch.full((10,), -1.5), torch.full((10,), 1.5))
     ends = []
@@ -78,8 +106,8 @@ def test_the_best_of_all_arrivals_is_planned(model):
 
 def test_a_block_more_has_to_be_worth_its_price(model):
     task = scene(model, rows=8)
-    free = make_solver(model, ProposalSolverConfig(block_price=0.0, doubt=1e9), LIMITS)
-    dear = make_solver(model, ProposalSolverConfig(block_price=0.95, doubt=1e9), LIMITS)
+    free = make_solver(model, proposed(block_price=0.0, doubt=1e9), LIMITS)
+    dear = make_solver(model, proposed(block_price=0.95, doubt=1e9), LIMITS)
     rows = [
         {key: value[row : row + 1] for key, value in task.items()} for row in range(8)
     ]
@@ -93,7 +121,7 @@ def test_time_has_no_price_where_no_plan_arrives_and_the_goal_is_not_near(model)
     rows = [{key: value[row : row + 1] for key, value in task.items()} for row in range(8)]
 
     def lengths(**settings: float) -> list[int]:
-        solver = make_solver(model, ProposalSolverConfig(**settings), LIMITS)
+        solver = make_solver(model, proposed(**settings), LIMITS)
         return [solver.plan(**row).horizon for row in rows]
 
     nearest_end = lengths(block_price=0.0)
@@ -116,22 +144,21 @@ def test_rows_side_by_side_are_planned_as_alone(model):
 
 def test_the_search_betters_the_proposal(model):
     task = scene(model, rows=4)
-    proposed = make_solver(model, ProposalSolverConfig(), LIMITS).plan(**task)
-    searched = make_solver(
-        model, ProposalCEMConfig(candidates=64, rounds=6, elites=8), LIMITS
-    ).plan(**task)
-    assert (searched.cost < proposed.cost).all()
-    assert searched.blocks.abs().max() <= 1.5
-    assert searched.actions.shape == (4, searched.horizon * 5, 2)
+    alone = make_solver(model, ProposalSolverConfig(), LIMITS).plan(**task)
+    config = searched(candidates=64, rounds=6, elites=8)
+    bettered = make_solver(model, config, LIMITS).plan(**task)
+    assert (bettered.cost < alone.cost).all()
+    assert bettered.blocks.abs().max() <= 1.5
+    assert bettered.actions.shape == (4, bettered.horizon * 5, 2)
 
 
 def test_the_same_seed_repeats_and_another_does_not(model):
     task = scene(model)
-    solver = make_solver(model, ProposalCEMConfig(), LIMITS)
+    solver = make_solver(model, searched(), LIMITS)
     first = solver.plan(**task)
     solver.reset()
     assert torch.equal(first.blocks, solver.plan(**task).blocks)
-    other = make_solver(model, ProposalCEMConfig(seed=1), LIMITS).plan(**task)
+    other = make_solver(model, searched(seed=1), LIMITS).plan(**task)
     assert not torch.equal(first.blocks, other.blocks)
 
 
@@ -139,23 +166,29 @@ def test_the_search_widens_where_the_proposal_is_out_of_its_depth(model):
     """A proposal that knows nothing stays where it is; the wide search gets to the goal."""
     torch.nn.init.zeros_(model.proposal.output.weight)
     task = scene(model, rows=6)
-    settings = {"candidates": 128, "rounds": 6, "elites": 12, "initial_std": 0.02}
-    widened = make_solver(model, ProposalCEMConfig(**settings, doubt=1e-4), LIMITS).plan(**task)
-    trusted = make_solver(model, ProposalCEMConfig(**settings, doubt=1e9), LIMITS).plan(**task)
+    settings = {"candidates": 128, "rounds": 6, "elites": 12}
+    plans = []
+    for doubt in (1e-4, 1e9):
+        config = searched(start(doubt=doubt, std=0.02), **settings)
+        plans.append(make_solver(model, config, LIMITS).plan(**task))
+    widened, trusted = plans
     assert (widened.cost <= trusted.cost).all()
     assert widened.cost.sum() < 0.5 * trusted.cost.sum()
 
 
-def test_states_after_the_arrival_do_not_count():
+def test_what_comes_after_the_arrival_does_not_count():
     predicted = torch.arange(2 * 1 * 4 * 1.0).reshape(2, 1, 4, 1)
-    stayed = stay_after(predicted, torch.tensor([2, 4]))
-    assert stayed[:, 0, :, 0].tolist() == [[0, 1, 1, 1], [4, 5, 6, 7]]
+    actions = torch.arange(2 * 1 * 4 * 2.0).reshape(2, 1, 4, 2)  # blocks of two steps
+    stayed = stay_after(Candidates(predicted, actions), torch.tensor([2, 4]), 1)
+    assert stayed.predicted[:, 0, :, 0].tolist() == [[0, 1, 1, 1], [4, 5, 6, 7]]
+    assert stayed.actions[0, 0].tolist() == [[0, 1], [2, 3], [3, 3], [3, 3]]
+    assert torch.equal(stayed.actions[1], actions[1])
 
 
 def test_what_is_not_finite_is_an_error_not_a_plan(model):
     task = scene(model)
     task["goal"][1] = torch.nan
-    for config in (ProposalSolverConfig(), ProposalCEMConfig()):
+    for config in (ProposalSolverConfig(), searched()):
         with pytest.raises(PlanningError, match="finite"):
             make_solver(model, config, LIMITS).plan(**task)
 
@@ -164,7 +197,7 @@ def test_a_goal_that_is_reached_asks_for_little(model):
     """At the goal, one block is enough: longer ways cost."""
     task = scene(model, rows=1)
     task["goal"] = task["history"][:, -1]
-    plan = make_solver(model, ProposalCEMConfig(), LIMITS).plan(**task)
+    plan = make_solver(model, searched(), LIMITS).plan(**task)
     assert float(plan.cost[0]) < float(task["goal"].square().sum())
 
 
@@ -174,19 +207,17 @@ class CountingDistance:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def __call__(self, predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        self.asked.append(predicted.shape[1])
-        return (predicted[:, :, -1] - goal[:, None]).square().sum(dim=-1)
+    def __call__(self, candidates: Candidates, goal: torch.Tensor) -> torch.Tensor:
+        self.asked.append(candidates.predicted.shape[1])
+        return (candidates.predicted[:, :, -1] - goal[:, None]).square().sum(dim=-1)
 
 
 def test_a_long_plan_has_fewer_candidates_where_a_round_is_bounded(model):
     task = scene(model, rows=1)
     for bound, expected in ((None, 40), (60, None), (1, 4)):
-        settings = ProposalCEMConfig(
-            horizon=5, candidates=40, elites=4, rounds=2, blocks_per_round=bound
-        )
+        settings = searched(horizon=5, candidates=40, elites=4, rounds=2, blocks_per_round=bound)
         cost = CountingDistance()
-        plan = ProposalSolver(model, settings, cost, LIMITS).plan(**task)
+        plan = CEM(model, settings, cost, LIMITS).plan(**task)
         number = expected or 60 // int(plan.arrival)
         assert 4 <= number <= 40
         # The last call is about the plan itself.
@@ -194,41 +225,37 @@ def test_a_long_plan_has_fewer_candidates_where_a_round_is_bounded(model):
 
 
 def test_rows_side_by_side_keep_to_their_own_number_of_candidates(model):
-    settings = ProposalCEMConfig(
-        candidates=40, elites=4, rounds=1, min_std=0.0, noise_correlation=0.0
+    """Two rows with plans of different lengths: the longer one has fewer candidates that count."""
+    settings = CEMConfig(
+        horizon=3, candidates=40, elites=4, rounds=1, blocks_per_round=30,
     )
-    task = scene(model, rows=2)
 
-    def later_is_better(predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return -torch.arange(predicted.shape[1], dtype=torch.float32).expand(len(goal), -1)
+    def later_is_better(candidates: Candidates, goal: torch.Tensor) -> torch.Tensor:
+        number = candidates.predicted.shape[1]
+        return -torch.arange(number, dtype=torch.float32).expand(len(goal), -1)
 
-    solver = ProposalSolver(model, settings, later_is_better, LIMITS)
-    zeros = torch.zeros(2, 3, 10)
-    with torch.inference_mode():
-        mean, dropped, fewest, _ = solver._search(
-            **task, mean=zeros, std=torch.ones_like(zeros),
-            arrival=torch.tensor([3, 3]), candidates=torch.tensor([40, 10]),
-        )
+    solver = CEM(model, settings, later_is_better, LIMITS)
+    plan = solver.plan(**scene(model, rows=2))
     generator = torch.Generator().manual_seed(settings.seed)
     drawn = torch.randn(2, 40, 3, 10, generator=generator).clamp(-1.5, 1.5)
-    assert torch.allclose(mean[0], drawn[0, 36:40].mean(dim=0), atol=1e-6)
-    assert torch.allclose(mean[1], drawn[1, 6:10].mean(dim=0), atol=1e-6)
-    assert int(dropped) == 0 and fewest.tolist() == [40, 10]
+    # 30 blocks a round are 10 candidates of three blocks.
+    assert torch.allclose(plan.blocks, drawn[:, 6:10].mean(dim=1), atol=1e-6)
+    assert plan.dropped == 0
 
 
 def test_a_bounded_search_that_fails_tells_how_many_it_had(model):
-    def never_finite(predicted: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
-        return torch.full(predicted.shape[:2], torch.nan)
+    def never_finite(candidates: Candidates, goal: torch.Tensor) -> torch.Tensor:
+        return torch.full(candidates.predicted.shape[:2], torch.nan)
 
-    settings = ProposalCEMConfig(horizon=5, candidates=40, elites=4, blocks_per_round=1)
+    settings = searched(horizon=5, candidates=40, elites=4, blocks_per_round=1)
     with pytest.raises(PlanningError, match="only 0 of 4 candidates"):
-        ProposalSolver(model, settings, never_finite, LIMITS).plan(**scene(model))
+        CEM(model, settings, never_finite, LIMITS).plan(**scene(model))
 
 
-@pytest.mark.parametrize("settings", [ProposalSolverConfig(), ProposalCEMConfig(candidates=20)])
+@pytest.mark.parametrize("settings", [ProposalSolverConfig(), searched(candidates=20)])
 def test_a_plan_begins_with_what_is_committed_and_is_longer_than_that(model, settings):
     committed = torch.full((2, 7, 2), 0.3)  # more than a block of five control steps
-    plan = ProposalSolver(model, settings, action_limits=LIMITS).plan(
+    plan = make_solver(model, settings, LIMITS).plan(
         **scene(model, rows=2), committed=committed
     )
     steps = plan.blocks.reshape(2, -1, 2)

@@ -16,8 +16,10 @@ from lewm_core.model import (
 )
 from lewm_core.planning import (
     CEM,
+    Candidates,
     CEMConfig,
     EncodingDynamics,
+    GoalDistance,
     PlannerConfig,
     RecedingHorizonController,
     load_planner_config,
@@ -71,9 +73,8 @@ def test_cost_and_prediction_of_a_plan_are_the_models_own(model):
     torch.testing.assert_close(
         plan.cost, (predicted[:, -1] - goal).square().sum(dim=-1), atol=1e-4, rtol=1e-4
     )
-    still = CEM(model, CEMConfig(candidates=2, rounds=1, elites=2)).objective(
-        model.rollout(z, past, torch.zeros(1, 1, 5, 10)), goal
-    )
+    nothing = torch.zeros(1, 1, 5, 10)
+    still = GoalDistance()(Candidates(model.rollout(z, past, nothing), nothing), goal)
     assert plan.cost[0] < still[0, 0]
 
 
@@ -84,7 +85,7 @@ def test_rows_of_a_batch_are_planned_side_by_side(model):
 
 
 def drive(model: WorldModel) -> np.ndarray:
-    config = load_planner_config("nano")
+    config = load_planner_config("search")
     controller = RecedingHorizonController.from_contract(model, load_contract("push_t"), config)
     controller.set_goal(pictures(1, seed=9)[0])
     values = []
@@ -109,7 +110,7 @@ def test_the_nano_preset_drives_within_the_contract_and_repeats_itself(model):
 def test_the_preset_of_the_paper_runs_too(model):
     config = PlannerConfig(
         solver=CEMConfig(candidates=300, rounds=2, elites=30),
-        controller=load_planner_config("cem").controller,
+        controller=load_planner_config("paper").controller,
     )
     controller = RecedingHorizonController.from_contract(model, load_contract("push_t"), config)
     controller.set_goal(pictures(1)[0])

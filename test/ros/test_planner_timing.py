@@ -19,7 +19,7 @@ from test.ros.planner_driver import (  # noqa: E402
 def test_the_command_timer_does_not_wait_for_the_model(tmp_path):
     config = load_train_config("nano", action_dim=2).model
     checkpoint = make_checkpoint(tmp_path / "nano", config=config)
-    parameters = {"checkpoint": checkpoint, "planner": "nano", "replan_rate": 2.0}
+    parameters = {"checkpoint": checkpoint, "planner": "search", "replan_rate": 2.0}
     with running_planner(tmp_path, **parameters) as driver:
         driver.streaming = True
         assert driver.set_goal(picture_of(0.2, 0.8), tolerance=1e-9).success

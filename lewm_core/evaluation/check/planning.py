@@ -11,7 +11,8 @@ from torch import Tensor
 from lewm_core.data.contract import Contract
 from lewm_core.evaluation.check.data import HORIZON, CheckData, episodes_of
 from lewm_core.model.world_model import WorldModel, goal_difference
-from lewm_core.planning.objective import GoalDistance
+from lewm_core.planning.objectives import GoalDistance
+from lewm_core.planning.protocols import Candidates
 
 #: Goals whose candidates are rolled out together; bounds the memory.
 _GOALS_AT_ONCE = 8
@@ -87,7 +88,8 @@ def measure_costs(
         noise = noise.clamp(lower.to(device), upper.to(device))
         tried = torch.cat([true, others, noise], dim=1)
         goal = z[:, history - 1 + HORIZON, : model.embedding_dim]
-        costs.append(objective(model.rollout(z[:, :history], past, tried), goal).double().cpu())
+        futures = Candidates(model.rollout(z[:, :history], past, tried), tried)
+        costs.append(objective(futures, goal).double().cpu())
         away = goal_difference(z[:, history - 1], goal)
         distances.append(away.square().sum(-1).double().cpu())
     return _figures(torch.cat(costs), torch.cat(distances), half)

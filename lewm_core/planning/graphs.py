@@ -1,0 +1,143 @@
+"""The stages of a plan as CUDA graphs: launched as one, without the host in between.
+
+A plan of the nano model is thousands of small kernels; to launch them one by one takes longer than
+to run them. A graph is captured at the first plan of its shapes (in a node: the warm-up in
+configure) and replayed from then on: inputs are copied into the tensors that were captured, every
+stage is one launch, and results are read where the capture left them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lewm_core.planning.problem import Problem
+
+if TYPE_CHECKING:
+    from lewm_core.planning.solver import BaseSolver, Outcome, SearchState
+
+
+class StageGraphs:
+    """The graphs of a solver, one set for each combination of shapes.
+
+    Args:
+        solver: Whose stages are captured.
+        most: Combinations that are kept; when there is one more, the oldest goes.
+    """
+
+    def __init__(self, solver: BaseSolver, most: int = 8) -> None:
+        self._solver, self._most = solver, most
+        self._captured: dict[Hashable, GraphedRun] = {}
+
+    def run(self, problem: Problem) -> GraphedRun | None:
+        """Begin a plan; None where it has to run eagerly, because it is not on a GPU."""
+        if not problem.history.is_cuda:
+            return None
+        key = shapes_of(problem)
+        if key not in self._captured:
+            if len(self._captured) >= self._most:
+                self._captured.pop(next(iter(self._captured)))
+            self._captured[key] = GraphedRun(self._solver, problem, GpuCapture)
+        run = self._captured[key]
+        run.start(problem)
+        return run
+
+
+def shapes_of(problem: Problem) -> Hashable:
+    """What two problems have to have in common for the same graph."""
+    values = (getattr(problem, field.name) for field in fields(problem))
+    return tuple(
+        (tuple(value.shape), value.dtype, value.device) if isinstance(value, Tensor) else value
+        for value in values
+    )
+
+
+#: Makes a stage replayable: returns what replays it, and what the stage returned, whose tensors
+#: every replay writes anew.
+Capture = Callable[[Callable[[], Any]], tuple[Callable[[], object], Any]]
+
+
+class GraphedRun:
+    """The captured stages of plans of one combination of shapes.
+
+    Args:
+        solver: Whose stages these are.
+        problem: One of these shapes, copied.
+        make_capture: Of the solver; see `GpuCapture`.
+
+    Attributes:
+        state: Of the plan that was begun last.
+    """
+
+    def __init__(
+        self,
+        solver: BaseSolver,
+        problem: Problem,
+        make_capture: Callable[[BaseSolver], Capture],
+    ) -> None:
+        self._problem = Problem(
+            **{
+                field.name: value.clone() if isinstance(value, Tensor) else value
+                for field in fields(problem)
+                for value in [getattr(problem, field.name)]
+            }
+        )
+        with solver.kept_randomness():
+            capture = make_capture(solver)
+            self.state: SearchState
+            self._begin, self.state = capture(lambda: solver.begin(self._problem))
+            rounds: dict[Hashable, Callable[[], object]] = {}
+            for number in range(solver.rounds):
+                kind = solver.round_kind(number)
+                if kind not in rounds:
+                    rounds[kind], _ = capture(
+                        lambda number=number: solver.improve(self.state, number)
+                    )
+            self._improve = [rounds[solver.round_kind(n)] for n in range(solver.rounds)]
+            self._finish, self._outcome = capture(lambda: solver.finish(self.state))
+
+    def start(self, problem: Problem) -> None:
+        """Copy a problem of the same shapes in, and begin its plan."""
+        for field in fields(problem):
+            value = getattr(problem, field.name)
+            if isinstance(value, Tensor):
+                getattr(self._problem, field.name).copy_(value)
+        self._begin()
+
+    def improve(self, number: int) -> None:
+        """Make round ``number``."""
+        self._improve[number]()
+
+    def finish(self) -> Outcome:
+        """What the plan came to; the next plan overwrites it."""
+        self._finish()
+        return self._outcome
+
+
+class GpuCapture:
+    """Captures stages as CUDA graphs that share their memory, for replay in the same order."""
+
+    def __init__(self, solver: BaseSolver) -> None:
+        self._solver = solver
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, stage: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+        """Run a stage beside the current stream first, so that libraries make what they need."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                stage()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        if self._solver.generator is not None:
+            graph.register_generator_state(self._solver.generator)
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = stage()
+        # A capture computes nothing; the next stage is tried on what this one makes.
+        graph.replay()
+        return graph.replay, result
