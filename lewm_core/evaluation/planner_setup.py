@@ -17,6 +17,7 @@ from lewm_core.planning import (
     RecedingHorizonController,
     load_planner_config,
     planner_for,
+    solver_settings,
 )
 from lewm_core.validation import validate
 
@@ -108,6 +109,8 @@ def make_setup(
 def change_settings(config: PlannerConfig, settings: Sequence[str]) -> PlannerConfig:
     """Return a preset with some settings put in place of others.
 
+    Another ``solver.kind`` keeps what both kinds have, and begins with its own defaults otherwise.
+
     Args:
         config: The preset.
         settings: Such as ``solver.rounds=3``.
@@ -118,6 +121,7 @@ def change_settings(config: PlannerConfig, settings: Sequence[str]) -> PlannerCo
     if not settings:
         return config
     values: dict[str, Any] = config.model_dump()
+    given: set[str] = set()
     for setting in settings:
         key, separator, text = setting.partition("=")
         *owners, last = key.strip().split(".")
@@ -132,4 +136,13 @@ def change_settings(config: PlannerConfig, settings: Sequence[str]) -> PlannerCo
             owner[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"setting {setting!r}: {text!r} is not a YAML value") from error
+        if owners == ["solver"]:
+            given.add(last)
+    kind = solver_settings().get(values["solver"]["kind"])
+    if kind is not None and kind is not type(config.solver):
+        values["solver"] = {
+            key: value
+            for key, value in values["solver"].items()
+            if key in given or key in kind.model_fields
+        }
     return validate(PlannerConfig, values, f"planner with {' '.join(settings)}")

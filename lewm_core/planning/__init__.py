@@ -27,7 +27,7 @@ from lewm_core.planning.protocols import (
     Objective,
     Solver,
 )
-from lewm_core.planning.solvers import make_solver, planner_for
+from lewm_core.planning.solvers import make_solver, planner_for, solver_settings
 from lewm_core.planning.starts import ProposalStartConfig
 from lewm_core.planning.state import Command, PlanRequest, PlanResult
 
@@ -69,4 +69,5 @@ __all__ = [
     "make_objective",
     "make_solver",
     "planner_for",
+    "solver_settings",
 ]

@@ -26,6 +26,11 @@ _SOLVERS: dict[type[SolverSettings], type[BaseSolver]] = {
 }
 
 
+def solver_settings() -> dict[str, type[SolverSettings]]:
+    """Return the settings of every kind of solver by the kind's name."""
+    return {settings.model_fields["kind"].default: settings for settings in _SOLVERS}
+
+
 def make_solver(
     model: Dynamics,
     config: SolverSettings,
