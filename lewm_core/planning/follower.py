@@ -63,6 +63,11 @@ class PlanFollower:
     ) -> None:
         if control_period_s <= 0 or image_timeout_s <= 0:
             raise PlanningError("control period and image timeout must be above 0 s")
+        if config.history_frames is not None and config.history_frames > history:
+            raise PlanningError(
+                f"controller.history_frames is {config.history_frames}, this checkpoint looks at "
+                f"1 to {history} frames"
+            )
         self.limits = limits
         self.config = config
         self._period_ns = round(control_period_s * 1e9)
@@ -71,7 +76,7 @@ class PlanFollower:
         tolerance_s = config.history_tolerance
         self._frames = FrameHistory(
             block_period_s=self._block_ns * 1e-9,
-            length=min(config.history_frames or history, history),
+            length=config.history_frames or history,
             tolerance_s=control_period_s / 2 if tolerance_s is None else tolerance_s,
         )
         self._commands = CommandLog(

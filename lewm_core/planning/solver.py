@@ -118,7 +118,9 @@ class BaseSolver(ABC):
         self.limits = SearchLimits(model, action_limits, rate_limits)
         self._proposal = None
         if config.proposal is not None:
-            self._proposal = ProposalStart(model, config.proposal, self.limits)
+            self._proposal = ProposalStart(
+                model, config.proposal, self.limits, config.horizon
+            )
         self.generator: torch.Generator | None = None
         self._colours: dict[tuple[int, torch.device], Tensor | None] = {}
         self._graphs = StageGraphs(self) if capture else None

@@ -73,16 +73,25 @@ class ProposalStart:
         model: A world model with a proposal.
         config: How to choose.
         limits: What is proposed is brought inside.
+        horizon: Blocks of the longest plan that will be asked for.
 
     Raises:
-        PlanningError: The model has no proposal.
+        PlanningError: The model has no proposal, or one that knows no arrival so late.
     """
 
-    def __init__(self, model: Any, config: ProposalStartConfig, limits: SearchLimits) -> None:
+    def __init__(
+        self, model: Any, config: ProposalStartConfig, limits: SearchLimits, horizon: int
+    ) -> None:
         if getattr(model, "proposal", None) is None:
             raise PlanningError(
                 "this planner begins with a learned proposal, and the checkpoint has none; use "
                 "planner 'search' or 'paper', or train with lewm-train's proposal stage"
+            )
+        longest = model.proposal.config.longest
+        if horizon > longest:
+            raise PlanningError(
+                f"solver.horizon is {horizon} blocks, the checkpoint's proposal knows arrivals "
+                f"after 1 to {longest}"
             )
         self._model, self._config, self._limits = model, config, limits
 

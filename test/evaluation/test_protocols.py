@@ -82,6 +82,20 @@ def test_settings_take_the_place_of_the_presets():
             change_settings(PRESET, [setting])
 
 
+def test_another_kind_of_solver_keeps_what_both_have():
+    changed = change_settings(
+        PRESET, ["solver.kind=mppi", "solver.temperature=0.2", "solver.candidates=50"]
+    )
+    assert changed.solver == MPPIConfig(
+        horizon=4, candidates=50, temperature=0.2, rounds=PRESET.solver.rounds,
+        noise_correlation=PRESET.solver.noise_correlation,
+    )
+    with pytest.raises(ConfigError, match="unknown key .solver.elites"):
+        change_settings(PRESET, ["solver.kind=mppi", "solver.elites=5"])
+    with pytest.raises(ConfigError, match="simplex.*'adam'"):
+        change_settings(PRESET, ["solver.kind=simplex"])
+
+
 def test_the_protocols_word_is_the_last():
     from lewm_core.data.contract import load_contract
 

@@ -65,6 +65,11 @@ def drive(controller, steps: int, start=(0.0, 0.0), begin: int = 0) -> tuple[np.
     return position, results
 
 
+def test_more_history_than_the_model_looks_at_is_refused():
+    with pytest.raises(PlanningError, match="history_frames is 4, .* looks at 1 to 3 frames"):
+        make(history_frames=4)
+
+
 def test_the_loop_closes_on_the_goal():
     controller = make(solver={"horizon": 5, "rounds": 30, "running_weight": 1.0},
                       execute_blocks=2)

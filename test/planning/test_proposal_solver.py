@@ -50,7 +50,7 @@ def searched(proposal: ProposalStartConfig | None = None, **settings) -> CEMConf
 def model() -> WorldModel:
     model = trained_looking(keypoint_config(predictor=MlpPredictorConfig(width=16, depth=2)))
     torch.manual_seed(1)
-    model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=1, longest=5)).eval()
+    model.proposal = Proposal(8, 8, 10, ProposalConfig(width=16, depth=1, longest=8)).eval()
     torch.nn.init.normal_(model.proposal.output.weight, std=0.3)
     return model
 
@@ -84,6 +84,11 @@ def test_a_model_without_a_proposal_is_refused_by_name(model):
     model.proposal = None
     with pytest.raises(PlanningError, match="learned proposal, and the checkpoint has none"):
         make_solver(model, ProposalSolverConfig())
+
+
+def test_a_horizon_that_the_proposal_does_not_know_is_refused(model):
+    with pytest.raises(PlanningError, match="horizon is 9 blocks, .* after 1 to 8"):
+        make_solver(model, searched(horizon=9))
 
 
 def test_the_best_of_all_arrivals_is_planned(model):
