@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ def imagine(
     horizon: int,
     limits: tuple[Tensor, Tensor] | None = None,
     committed: Tensor | None = None,
+    acting: Sequence[int] | None = None,
 ) -> Imagined:
     """Let the proposal act in the world model; the blocks to go count down to 1 and stay there.
 
@@ -49,26 +51,37 @@ def imagine(
         horizon: Blocks to act for.
         limits: Lower and upper (F*A,) of a normalised block; None: free.
         committed: (N, n, A), normalised: what the first n control steps are, whatever is proposed.
+        acting: How many of the rows act in each block, never more than in the block before: the
+            first so many. The others have arrived: their state stays, their block is 0. None: all.
     """
-    states = list(z.unbind(dim=1))
-    modulations = [[part[:, i : i + 1] for part in model.modulations(past_actions)]
-                   for i in range(past_actions.shape[1])]
-    known = len(states)
-    blocks = []
+    # What the next block is predicted from: the newest states, and what the blocks behind them do.
+    window = list(z.unbind(dim=1))
+    past = model.modulations(past_actions)
+    effects = [[part[:, i : i + 1] for part in past] for i in range(past_actions.shape[1])]
+    blocks: list[Tensor] = []
+    states: list[Tensor] = []
     for block in range(horizon):
-        previous = states[-2] if len(states) > 1 else states[-1]
-        action = proposal(previous, states[-1], goal, blocks_to_go - block)
+        rows = len(z) if acting is None else acting[block]
+        if rows < len(window[-1]):
+            window = [state[:rows] for state in window]
+            effects = [[part[:rows] for part in parts] for parts in effects]
+        previous = window[-2] if len(window) > 1 else window[-1]
+        action = proposal(previous, window[-1], goal[:rows], blocks_to_go[:rows] - block)
         if limits is not None:
             action = action + (torch.clamp(action, *limits) - action).detach()
         if committed is not None:
-            decided = committed.flatten(1)[:, block * action.shape[1] :][:, : action.shape[1]]
+            decided = committed[:rows].flatten(1)[:, block * action.shape[1] :]
+            decided = decided[:, : action.shape[1]]
             action = torch.cat([decided, action[:, decided.shape[1] :]], dim=1)
+        effects.append(model.modulations(action[:, None]))
+        joined = [torch.cat(parts, dim=1) for parts in zip(*effects, strict=True)]
+        following = model.step(torch.stack(window, dim=1), joined, last_only=True)[:, 0]
+        window = [*window, following][-model.history :]
+        effects = effects[len(effects) + 1 - len(window) :]
+        if rows < len(z):
+            before = states[-1] if states else z[:, -1]
+            following = torch.cat([following, before[rows:]])
+            action = torch.cat([action, action.new_zeros(len(z) - rows, action.shape[1])])
+        states.append(following)
         blocks.append(action)
-        modulations.append(model.modulations(action[:, None]))
-        start = max(0, len(states) - model.history)
-        window = [
-            torch.cat(parts, dim=1) for parts in zip(*modulations[start:], strict=True)
-        ]
-        following = model.step(torch.stack(states[start:], dim=1), window, last_only=True)
-        states.append(following[:, 0])
-    return Imagined(torch.stack(blocks, dim=1), torch.stack(states[known:], dim=1))
+    return Imagined(torch.stack(blocks, dim=1), torch.stack(states, dim=1))

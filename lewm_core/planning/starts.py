@@ -65,8 +65,8 @@ class ProposalStart:
     """Asks the proposal for every arrival and chooses.
 
     A plan ends where it arrives: it may have fewer blocks than asked for. With several rows side
-    by side it is as long as the longest; a row that arrives earlier goes on with what the
-    proposal does there. On a GPU, where to know the longest would be to wait for the device, all
+    by side it is as long as the longest; what a row that arrives earlier holds behind its arrival
+    is 0. On a GPU, where to know the longest would be to wait for the device, all
     plans are of full length.
 
     Args:
@@ -101,9 +101,10 @@ class ProposalStart:
         history, goal, committed = problem.history, problem.goal, problem.committed
 
         def every_arrival(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(horizon, dim=0)
+            return tensor.repeat(horizon, *[1] * (tensor.dim() - 1))
 
-        arrivals = torch.arange(1, horizon + 1, device=history.device)
+        # The latest first: those that have arrived are behind those that still act.
+        arrivals = torch.arange(horizon, 0, -1, device=history.device)
         # No plan may be over before it is there.
         shortest = problem.decided // self._model.frame_skip + 1
         imagined = imagine(
@@ -112,13 +113,16 @@ class ProposalStart:
             every_arrival(history),
             every_arrival(problem.past_actions),
             every_arrival(goal),
-            arrivals.repeat(rows),
+            arrivals.repeat_interleave(rows),
             horizon,
             self._limits.blocks,
             None if committed is None else every_arrival(committed),
+            acting=[rows * (horizon - block) for block in range(horizon)],
         )
-        states = imagined.states.unflatten(0, (rows, horizon))
-        ends = states.diagonal(dim1=1, dim2=2).transpose(1, 2)
+        # From the shortest way to the longest: (B, arrival, ...).
+        ends = imagined.states[:, -1].unflatten(0, (horizon, rows)).flip(0).transpose(0, 1)
+        blocks = imagined.blocks.unflatten(0, (horizon, rows)).flip(0).transpose(0, 1)
+        arrivals = arrivals.flip(0)
         distance = goal_difference(ends, goal[:, None]).square().sum(dim=-1)
         # A plan that is not finite must not be chosen, and not win by being so.
         distance = torch.nan_to_num(distance, nan=torch.inf)
@@ -131,7 +135,6 @@ class ProposalStart:
         is_near = now < self._config.near * 2 * goal.shape[1]
         chosen = torch.where(certain | is_near, chosen, distance.argmin(dim=1))
         arrival = chosen + 1
-        blocks = imagined.blocks.unflatten(0, (rows, horizon))
         which = chosen[:, None, None, None].expand(-1, -1, *blocks.shape[2:])
         blocks = blocks.gather(1, which)
         blocks = self._limits.apply(blocks, problem.before, problem.decided)[:, 0]
