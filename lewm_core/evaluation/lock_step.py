@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lewm_core.data.observation import Observation
@@ -29,8 +28,8 @@ from lewm_core.evaluation.goals import GoalScene, StartGoal, look_at_goal
 from lewm_core.evaluation.planner_setup import PlannerSetup
 from lewm_core.planning import PlanRequest, PlanResult, RecedingHorizonController
 from lewm_core.planning.perception import embed_frames, embed_goal
-from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Solver
+from lewm_core.planning.requests import search, shapes
 from lewm_core.planning.state import Frame
 
 logger = logging.getLogger(__name__)
@@ -193,7 +192,7 @@ class _Fleet:
             if isinstance(request, PlanResult):
                 self._count(row, request)
             else:
-                groups.setdefault(_shapes(request), []).append((row, request))
+                groups.setdefault(shapes(request), []).append((row, request))
         for group in groups.values():
             self._search(group)
 
@@ -243,34 +242,3 @@ class _Fleet:
             )
             for row, (goal, truths) in enumerate(zip(self._goals, self._truths, strict=True))
         ]
-
-
-def search(solver: Solver, requests: Sequence[PlanRequest]) -> Plan:
-    """Search for the plans of B requests of equal shapes, as the B rows of one call.
-
-    Raises:
-        PlanningError: The solver found no plan for some row.
-    """
-    first = requests[0]
-    return solver.plan(
-        torch.cat([request.history for request in requests]),
-        torch.cat([request.goal for request in requests]),
-        _stack([request.past_actions for request in requests]),
-        horizon=first.horizon,
-        initial_mean=_stack([request.initial_mean for request in requests]),
-        **({} if first.committed is None else {
-            "committed": _stack([request.committed for request in requests])
-        }),
-    )
-
-
-def _stack(parts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    return None if parts[0] is None else torch.cat([part for part in parts if part is not None])
-
-
-def _shapes(request: PlanRequest) -> tuple:
-    """What must agree for requests to be stacked."""
-    tensors = (
-        request.history, request.past_actions, request.initial_mean, request.committed
-    )
-    return (request.horizon, *(None if part is None else tuple(part.shape) for part in tensors))

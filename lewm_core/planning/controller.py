@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from lewm_core.planning.limits import ActionLimits
 from lewm_core.planning.perception import embed_frames, embed_goal
 from lewm_core.planning.plan import Plan
 from lewm_core.planning.protocols import Clock, EncodingDynamics, MonotonicClock, Solver
+from lewm_core.planning.requests import search
 from lewm_core.planning.schedule import count_down, remaining_blocks
 from lewm_core.planning.solvers import make_solver
 from lewm_core.planning.state import ActivePlan, Frame, Goal, PlanRequest, PlanResult
@@ -184,14 +185,7 @@ class RecedingHorizonController(PlanFollower):
             if isinstance(request, PlanResult):
                 return request
             try:
-                plan = self.solver.plan(
-                    request.history,
-                    request.goal,
-                    request.past_actions,
-                    horizon=request.horizon,
-                    initial_mean=request.initial_mean,
-                    **self._further(request),
-                )
+                plan = search(self.solver, [request], self._deadline(request))
             except Exception as error:
                 return self._fail(request.pursued, error)
             return self._accept(request, plan)
@@ -306,17 +300,11 @@ class RecedingHorizonController(PlanFollower):
             plan_s=(self._clock.now_ns() - request.encoded_ns) * 1e-9,
         )
 
-    def _further(self, request: PlanRequest) -> dict[str, Any]:
-        """Keywords of `Solver.plan` that are given where they are needed only: a solver that
-        knows neither deadline nor committed actions serves all other configurations."""
-        further: dict[str, Any] = {}
-        if self.config.time_limit is not None:
-            # What encoding took is part of the time.
-            left_s = self.config.time_limit - request.encode_s
-            further["deadline"] = time.perf_counter() + left_s
-        if request.committed is not None:
-            further["committed"] = request.committed
-        return further
+    def _deadline(self, request: PlanRequest) -> float | None:
+        """s of `time.perf_counter` by which the plan is wanted; what encoding took counts, too."""
+        if self.config.time_limit is None:
+            return None
+        return time.perf_counter() + self.config.time_limit - request.encode_s
 
     def _fail(self, goal: Goal | None, error: Exception) -> PlanResult:
         """Drop the plan that was followed for ``goal``; the robot must stop whatever failed."""

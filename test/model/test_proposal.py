@@ -64,6 +64,26 @@ def test_imagination_is_the_models_own_rollout_of_what_was_proposed(model, frame
     )
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+def test_rows_that_have_arrived_stay_and_the_others_act_as_without_them(model, frames):
+    z, past, goal = scene(4, frames)
+    to_go = torch.tensor([4, 3, 2, 1])
+    committed = torch.full((4, 3, 2), 0.3)
+    with torch.no_grad():
+        every = imagine(
+            model, model.proposal, z, past, goal, to_go, 4, committed=committed
+        )
+        some = imagine(
+            model, model.proposal, z, past, goal, to_go, 4, committed=committed,
+            acting=[4, 3, 2, 1],
+        )
+    for row, arrival in enumerate(to_go.tolist()):
+        torch.testing.assert_close(some.blocks[row, :arrival], every.blocks[row, :arrival])
+        torch.testing.assert_close(some.states[row, :arrival], every.states[row, :arrival])
+        assert not some.blocks[row, arrival:].any()
+        assert (some.states[row, arrival:] == some.states[row, arrival - 1]).all()
+
+
 def test_imagined_actions_keep_the_limits_and_gradients_pass_them(model):
     z, past, goal = scene(4, 2)
     limits = (torch.full((10,), -0.1), torch.full((10,), 0.1))
