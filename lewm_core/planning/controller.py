@@ -90,6 +90,7 @@ class RecedingHorizonController(PlanFollower):
         self.solver = solver
         self.goal_tolerance = goal_tolerance
         self._clock = clock or MonotonicClock()
+        self._encode_s = 0.0
         self._working = threading.Lock()  # one search at a time; observe and command never take it
 
     @classmethod
@@ -167,12 +168,19 @@ class RecedingHorizonController(PlanFollower):
             PlanningError: The embedding is not finite.
         """
         with self._working:
+            self._encode_s = 0.0
             with self._lock:
                 goal, sampled = self._goal, self._frames.sample(now_ns)
             if goal is None or not sampled:
                 return math.nan
-            embed_frames(self.model, [sampled[-1][1]])
+            self._embed([sampled[-1][1]])
             return self._judge(goal, sampled[-1][1])
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds that the newest `replan` or `assess` spent on encoding; 0 where every picture
+        that it needed was encoded before."""
+        return self._encode_s
 
     def replan(self, now_ns: int) -> PlanResult:
         """Plan from the pictures at hand; from then on `command` follows the new plan.
@@ -224,6 +232,7 @@ class RecedingHorizonController(PlanFollower):
             return self._fail(request.pursued, error)
 
     def _prepare(self, now_ns: int) -> PlanRequest | PlanResult:
+        self._encode_s = 0.0
         with self._lock:
             goal = self._goal
         try:
@@ -244,12 +253,10 @@ class RecedingHorizonController(PlanFollower):
                 decided = self._decided(sampled[-1][0], now_ns, goal)
         if reason or goal is None:
             return PlanResult(reason=reason or "no goal", goal_distance=self.goal_distance)
-        began_ns = self._clock.now_ns()
         frames = [frame for _, frame in sampled]
-        embed_frames(self.model, frames)
+        encode_s = self._embed(frames)
         encoded_ns = self._clock.now_ns()
         distance = self._judge(goal, frames[-1])
-        encode_s = (encoded_ns - began_ns) * 1e-9
         with self._lock:
             if self._reached:
                 return PlanResult(reason="goal reached", goal_distance=distance, encode_s=encode_s)
@@ -274,6 +281,13 @@ class RecedingHorizonController(PlanFollower):
             encode_s=encode_s,
             encoded_ns=encoded_ns,
         )
+
+    def _embed(self, frames: list[Frame]) -> float:
+        """Encode what is not encoded yet; returns the seconds it took, 0 where all of it was."""
+        began_ns = self._clock.now_ns()
+        encoded = embed_frames(self.model, frames)
+        self._encode_s = (self._clock.now_ns() - began_ns) * 1e-9 if encoded else 0.0
+        return self._encode_s
 
     def _accept(self, request: PlanRequest, plan: Plan) -> PlanResult:
         goal = request.pursued

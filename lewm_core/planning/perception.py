@@ -12,8 +12,11 @@ from lewm_core.planning.protocols import EncodingDynamics, device_of
 from lewm_core.planning.state import Frame, as_picture
 
 
-def embed_frames(model: EncodingDynamics, frames: list[Frame]) -> None:
+def embed_frames(model: EncodingDynamics, frames: list[Frame]) -> int:
     """Encode those frames that have no embedding yet, together, and keep it with them.
+
+    Returns:
+        How many these were.
 
     Raises:
         PlanningError: An embedding is not finite, or the model wants state fields that a frame
@@ -21,7 +24,7 @@ def embed_frames(model: EncodingDynamics, frames: list[Frame]) -> None:
     """
     fresh = [frame for frame in frames if frame.embedding is None]
     if not fresh:
-        return
+        return 0
     embeddings = _encode(
         model, [frame.picture for frame in fresh], _states(model, [frame.state for frame in fresh])
     )
@@ -29,6 +32,7 @@ def embed_frames(model: EncodingDynamics, frames: list[Frame]) -> None:
         raise PlanningError("the embedding of a picture is not finite")
     for frame, embedding in zip(fresh, embeddings, strict=True):
         frame.embedding = embedding
+    return len(fresh)
 
 
 def embed_goal(model: EncodingDynamics, goal: NDArray[np.uint8] | Tensor) -> Tensor:

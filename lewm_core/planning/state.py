@@ -159,7 +159,7 @@ class PlanResult:
         image_stamp_ns: Stamp of the newest picture it was made from.
         goal_distance: Squared latent distance of that picture to the goal; NaN if unknown.
         predicted_distances: The same, expected after each block of the plan.
-        encode_s: Seconds spent on encoding.
+        encode_s: Seconds spent on encoding; 0 where all pictures were encoded before.
         plan_s: Seconds spent on the search.
     """
 

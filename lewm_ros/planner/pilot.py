@@ -243,15 +243,21 @@ class PlannerPilot:
         self._mission.plan_cost = float(result.plan.cost[0])
         report.plans += 1
         report.candidates_dropped += result.plan.dropped
-        report.encode_times.add(result.encode_s)
+        self._note_encoding(result.encode_s)
         report.plan_times.add(result.plan_s)
         period_s = self._session.replan_period_s(self.settings)
         report.plans_late += (made.done_ns - made.asked_ns) * 1e-9 > period_s
         return True
 
+    def _note_encoding(self, encode_s: float) -> None:
+        # Mostly a picture was compared with the goal before a plan is made from it.
+        if encode_s > 0.0:
+            self.report.encode_times.add(encode_s)
+
     def _picture_assessed(self, seen: PictureAssessed, now_ns: int) -> None:
         mission = self._mission
         mission.picture_failure = seen.failure
+        self._note_encoding(seen.encode_s)
         needed = self.settings.reached_pictures
         if seen.failure or not mission.saw(seen.stamp_ns, seen.distance, seen.reached, needed):
             return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +50,8 @@ class PlanMade:
 
 @dataclass(frozen=True)
 class PictureAssessed:
-    """The newest picture was compared with the goal ``serial``."""
+    """The newest picture was compared with the goal ``serial``; ``encode_s`` is 0 if it was
+    encoded before."""
 
     serial: int
     stamp_ns: int
@@ -191,7 +191,7 @@ class PlanningThread:
         return PlanMade(serial, result, asked_ns, done_ns)
 
     def _assess(self, serial: int, stamp_ns: int) -> PictureAssessed:
-        failure, distance, began = "", float("nan"), time.perf_counter()
+        failure, distance = "", float("nan")
         try:
             distance = self._controller.assess(self._now_ns())
         except PlanningError as error:
@@ -199,8 +199,8 @@ class PlanningThread:
         except Exception as error:
             logger.exception("a picture could not be encoded")
             failure = f"{type(error).__name__}: {error}"
-        encode_s = time.perf_counter() - began
         return PictureAssessed(
-            serial, stamp_ns, distance, self._controller.goal_reached, encode_s, failure
+            serial, stamp_ns, distance, self._controller.goal_reached, self._controller.encode_s,
+            failure,
         )
 

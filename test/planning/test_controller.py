@@ -364,8 +364,14 @@ def test_every_picture_is_encoded_once():
     drive(controller, 10)  # plans at 0, 2, 4, 6, 8: five frames, the goal
     assert model.encoded == 5 + 1
     controller.assess(9 * STEP)
+    assert controller.encode_s > 0.0
     controller.assess(9 * STEP)
+    assert controller.encode_s == 0.0
     assert model.encoded == 7
+    controller.observe(10 * STEP, picture_of((0, 0)))
+    controller.assess(10 * STEP)
+    assert controller.replan(10 * STEP).encode_s == 0.0, "what was encoded before costs nothing"
+    assert model.encoded == 8
 
 
 def test_the_history_can_be_shortened():
