@@ -23,8 +23,8 @@ What lies between a reset and the next goal is left out of the latencies and rat
 that hold meanwhile are counted, with their reasons.
 
 Memory is the planner's resident set: its mean in the first and the last minute (a tenth, where that
-is shorter) after the warm-up. A replan is missed where a plan follows the one before so late that
-another would have been due between them.
+is shorter) after the warm-up. Missed replans are the plans that are too few between
+the first and the last of a goal, at the rate asked for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from lewm_ros.missing import ros_imports
 from lewm_ros.processes import NodeProcess, isolated_environment
 
 with ros_imports("benchmarks/latency.py"):
-    from support.planner_observer import PlannerObserver, Recording, Task
+    from support.planner_observer import Plan, PlannerObserver, Recording, Task
 
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.msg import PlanStatus
@@ -255,7 +255,7 @@ def _evaluate(seen: Recording, options: argparse.Namespace) -> dict[str, Any]:
         (after.sent_ns - before.sent_ns) * 1e-9
         for goal in pursued for before, after in zip(goal, goal[1:], strict=False)
     ])
-    missed = int(np.maximum(np.round(gaps_s * options.replan_rate) - 1, 0).sum())
+    missed = sum(_missed(goal, options.replan_rate) for goal in pursued)
     used = {id(plan): 1e-6 * age_ns for plan, age_ns in seen.first_commands(commands)}
     numbers: dict[str, Any] = {
         **_spread("image_to_command", [used[id(plan)] for plan in plans if id(plan) in used]),
@@ -303,6 +303,14 @@ def _evaluate(seen: Recording, options: argparse.Namespace) -> dict[str, Any]:
     )
     numbers["held_because"] = dict(collections.Counter(holds).most_common())
     return numbers
+
+
+def _missed(plans: Sequence[Plan], rate: float) -> int:
+    """How many plans too few there are between the first and the last."""
+    if not plans:
+        return 0
+    due = round((plans[-1].sent_ns - plans[0].sent_ns) * 1e-9 * rate)
+    return max(0, due - (len(plans) - 1))
 
 
 def _seconds(first: PlanStatus, last: PlanStatus) -> float:
