@@ -70,6 +70,8 @@ with ros_imports("benchmarks/latency.py"):
 _MOST_TASKS = 20
 #: What ten minutes are held against: share of replans late or missed, change of memory.
 _MOST_MISSED, _MOST_GROWTH = 0.01, 0.01
+#: Shorter, memory is not judged: the allocator's pools still fill, as plans of all lengths come by.
+_MEMORY_JUDGED_S = 300.0
 _SAMPLE_S = 0.5
 
 
@@ -299,7 +301,10 @@ def _evaluate(seen: Recording, options: argparse.Namespace) -> dict[str, Any]:
         numbers[f"{name}_processor_cores"] = round(processor_s / seen.elapsed_s, 3)
     numbers["passed"] = (
         max(numbers["plans_late_share"], numbers["replans_missed_share"]) < _MOST_MISSED
-        and abs(numbers["memory_ratio"] - 1.0) <= _MOST_GROWTH
+        and (
+            options.seconds < _MEMORY_JUDGED_S
+            or abs(numbers["memory_ratio"] - 1.0) <= _MOST_GROWTH
+        )
     )
     numbers["held_because"] = dict(collections.Counter(holds).most_common())
     return numbers
@@ -334,11 +339,14 @@ def _verdict(numbers: Mapping[str, Any], seconds: float) -> str:
     """Say in one line whether the replanning lasted."""
     missed = max(numbers["plans_late_share"], numbers["replans_missed_share"])
     growth = numbers["memory_ratio"] - 1.0
+    judged = (
+        f"allowed: {100 * _MOST_GROWTH:g}" if seconds >= _MEMORY_JUDGED_S
+        else f"not judged under {_MEMORY_JUDGED_S:g} s"
+    )
     return (
         f"verdict after {seconds:g} s: {'passed' if numbers['passed'] else 'FAILED'}; replanned at "
         f"{numbers['replan_rate_achieved']:.2f} Hz, late or missed {100 * missed:.2f} % (allowed: "
-        f"under {100 * _MOST_MISSED:g}), memory {100 * growth:+.2f} % (allowed: "
-        f"{100 * _MOST_GROWTH:g})"
+        f"under {100 * _MOST_MISSED:g}), memory {100 * growth:+.2f} % ({judged})"
     )
 
 
