@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.evaluation.report import describe_machine
 from lewm_core.model import FastRollout, ModelConfig, WorldModel
-from lewm_core.model import fast_rollout as implementation
+from lewm_core.model import fused_linear as implementation
 from lewm_core.planning import CEM, Candidates, CEMConfig, GoalDistance
 from lewm_core.planning.protocols import device_of
 from lewm_core.planning.solvers import rollout_dtype
@@ -155,18 +155,18 @@ class Reference:
 def counted_arithmetic() -> Iterator[list[int]]:
     """Count the operations of the matrix products of `FastRollout`: multiply and add are two."""
     counts: list[int] = []
-    original = implementation._Linear.__call__
+    original = implementation.FusedLinear.__call__
 
     def counting(self: Any, x: Tensor, activation: str = "none") -> Tensor:
         rows, size = self.weight.shape
         counts.append(2 * x.numel() // size * rows * size)
         return original(self, x, activation)
 
-    implementation._Linear.__call__ = counting
+    implementation.FusedLinear.__call__ = counting
     try:
         yield counts
     finally:
-        implementation._Linear.__call__ = original
+        implementation.FusedLinear.__call__ = original
 
 
 def synchronise(device: torch.device) -> None:

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, silu
 
+from lewm_core.model.fused_linear import FusedLinear
+from lewm_core.model.imagination import Actor, ModuleActor
 from lewm_core.model.mlp_predictor import MlpPredictor
 from lewm_core.model.predictor import ConditionedLayer, Predictor
 from lewm_core.model.projector import Projector
@@ -73,6 +75,17 @@ class FastRollout:
         """As `WorldModel.rollout`, same shapes; without gradients."""
         return self.begin(z, past_actions)(future_actions)
 
+    def begin_acting(self, z: Tensor, past_actions: Tensor) -> Actor:
+        """Begin an imagination block by block, for `imagine`; without gradients.
+
+        Args:
+            z: ``(N, T, D)``, encoded frames one block apart, newest last, ``T <= history``.
+            past_actions: ``(N, T-1, F*A)`` normalised.
+        """
+        if self.model.action_mean.device != self._device:
+            self._build()
+        return self._steps.actor(z, past_actions)
+
     def begin(self, z: Tensor, past_actions: Tensor) -> Rollout:
         """Compute what all candidates of a plan share.
 
@@ -97,54 +110,6 @@ class FastRollout:
         return checked
 
 
-class _Linear:
-    """``x W^T + b`` in some type, with a scale and shift of x folded in."""
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        dtype: torch.dtype,
-        norm: nn.LayerNorm | None = None,
-    ) -> None:
-        weight = weight.detach().float()
-        bias = None if bias is None else bias.detach().float()
-        if norm is not None:
-            shifted = weight @ norm.bias.detach().float()
-            bias = shifted if bias is None else bias + shifted
-            weight = weight * norm.weight.detach().float()
-        self.weight = weight.to(dtype).contiguous()
-        self.bias = None if bias is None else bias.to(dtype)
-        self.packed: Tensor | None = None
-        if self.weight.device.type == "cpu" and _packs(dtype):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-
-    def __call__(self, x: Tensor, activation: str = "none") -> Tensor:
-        """Map x; ``activation``: ``none``, ``gelu`` or ``swish`` (SiLU)."""
-        x = x.to(self.weight.dtype)
-        if self.packed is not None:
-            # `linear` with a bias copies the bias into the output first, and an activation goes
-            # over it once more: together as long as the product itself. oneDNN does all in one.
-            return torch.ops.mkldnn._linear_pointwise(
-                x, self.packed, self.bias, activation, [], "none" if activation == "gelu" else ""
-            )
-        return _ACTIVATIONS[activation](linear(x, self.weight, self.bias))
-
-
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN takes weights of this type here; bfloat16 needs AVX-512 or better."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "gelu": gelu,
-    "swish": silu,
-}
-
-
 class _Actions:
     """Blocks to conditions, as `ActionEncoder`, in some type."""
 
@@ -154,8 +119,8 @@ class _Actions:
         # Nothing stands between the 1x1 convolution and the first linear map: they are one.
         smooth = encoder.convolution.weight.detach().squeeze(-1)
         bias = linear(encoder.convolution.bias.detach(), first.weight.detach(), first.bias.detach())
-        self.first = _Linear(first.weight.detach() @ smooth, bias, dtype)
-        self.last = _Linear(last.weight, last.bias, dtype)
+        self.first = FusedLinear(first.weight.detach() @ smooth, bias, dtype)
+        self.last = FusedLinear(last.weight, last.bias, dtype)
 
     def __call__(self, blocks: Tensor) -> Tensor:
         return self.last(self.first(blocks, "swish"))
@@ -165,7 +130,7 @@ class _Head:
     """What stands behind the predictor: a projector, or nothing."""
 
     def __init__(self, projector: nn.Module, dtype: torch.dtype) -> None:
-        self.first: _Linear | None = None
+        self.first: FusedLinear | None = None
         if not isinstance(projector, Projector):
             return
         first, norm, _, last = projector.net
@@ -175,8 +140,8 @@ class _Head:
             gain = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
             weight = weight * gain[:, None]
             bias = (bias - norm.running_mean) * gain + norm.bias.detach()
-        self.first = _Linear(weight, bias, dtype)
-        self.last = _Linear(last.weight, last.bias, dtype)
+        self.first = FusedLinear(weight, bias, dtype)
+        self.last = FusedLinear(last.weight, last.bias, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.first is None:
@@ -199,22 +164,22 @@ class _Layer:
         query = query * head_dim**-0.5
         out = attention.to_out[0]
         out_weight, out_bias = out.weight.detach().float(), out.bias.detach().float()
-        self.to_qkv = _Linear(torch.cat([query, key, value]), None, dtype, attention.norm)
-        self.to_kv = _Linear(torch.cat([key, value]), None, dtype, attention.norm)
-        self.to_query = _Linear(query, None, dtype, attention.norm)
+        self.to_qkv = FusedLinear(torch.cat([query, key, value]), None, dtype, attention.norm)
+        self.to_kv = FusedLinear(torch.cat([key, value]), None, dtype, attention.norm)
+        self.to_query = FusedLinear(query, None, dtype, attention.norm)
         # The attention of a token that sees only itself is its value.
-        self.alone = _Linear(out_weight @ value, out_bias, dtype, attention.norm)
-        self.to_out = _Linear(out_weight, out_bias, dtype)
+        self.alone = FusedLinear(out_weight @ value, out_bias, dtype, attention.norm)
+        self.to_out = FusedLinear(out_weight, out_bias, dtype)
         norm, first, _, _, last, _ = layer.mlp
         self.mlp_eps = norm.eps
-        self.mlp_first = _Linear(first.weight, first.bias, dtype, norm)
-        self.mlp_last = _Linear(last.weight, last.bias, dtype)
+        self.mlp_first = FusedLinear(first.weight, first.bias, dtype, norm)
+        self.mlp_last = FusedLinear(last.weight, last.bias, dtype)
         # Scales come as 1 + scale.
         modulation = layer.modulation[1]
         ones = torch.zeros_like(modulation.bias)
         for part in (1, 4):
             ones[part * self.width : (part + 1) * self.width] = 1.0
-        self.modulation = _Linear(modulation.weight, modulation.bias + ones, dtype)
+        self.modulation = FusedLinear(modulation.weight, modulation.bias + ones, dtype)
 
     def __call__(
         self,
@@ -304,6 +269,7 @@ class _TransformerSteps:
     def __init__(self, model: WorldModel, dtype: torch.dtype) -> None:
         predictor = model.predictor
         assert isinstance(predictor, Predictor)
+        self.model = model
         self.dtype = dtype
         self.history = model.history
         self.residual = model.config.predictor.residual
@@ -318,8 +284,12 @@ class _TransformerSteps:
     @staticmethod
     def _map(module: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         if isinstance(module, nn.Linear):
-            return _Linear(module.weight, module.bias, dtype)
+            return FusedLinear(module.weight, module.bias, dtype)
         return module
+
+    def actor(self, z: Tensor, past_actions: Tensor) -> Actor:
+        """See `FastRollout.begin_acting`: few rows, for which the model itself is as good."""
+        return ModuleActor(self.model, z, past_actions)
 
     def modulations(self, blocks: Tensor) -> list[Tensor]:
         conditions = silu(self.actions(blocks))
@@ -404,19 +374,19 @@ class _MlpSteps:
         self.actions = _Actions(model, dtype)
         # Newest first, one map for every age.
         ages = predictor.states.weight.detach().chunk(self.history, dim=-1)
-        self.states = _Linear(torch.cat(ages, dim=0), None, dtype)
+        self.states = FusedLinear(torch.cat(ages, dim=0), None, dtype)
         self.lengths = predictor.lengths.detach().float()
         self.layers = [
             (
-                _Linear(layer.hidden.weight, layer.hidden.bias, dtype, layer.norm),
-                _Linear(layer.output.weight, layer.output.bias, dtype),
+                FusedLinear(layer.hidden.weight, layer.hidden.bias, dtype, layer.norm),
+                FusedLinear(layer.output.weight, layer.output.bias, dtype),
                 layer.norm.eps,
             )
             for layer in predictor.layers
         ]
         norm = predictor.norm
         self.width, self.eps = norm.normalized_shape[0], norm.eps
-        self.output = _Linear(predictor.output.weight, predictor.output.bias, dtype, norm)
+        self.output = FusedLinear(predictor.output.weight, predictor.output.bias, dtype, norm)
         self.head = _Head(model.prediction_projector, dtype)
 
     def _seen(self, z: Tensor, blocks: Tensor) -> Tensor:
@@ -451,9 +421,45 @@ class _MlpSteps:
             x = own[-1][:, 0] + (base if rows == 1 else base.repeat_interleave(candidates, dim=0))
             for index in range(max(start, known - 1), end - 1):
                 x = x + own[index - known + 1][:, end - 1 - index]
-            for hidden, output, eps in self.layers:
-                x = x + output(hidden(layer_norm(x, (self.width,), eps=eps), "gelu")).float()
-            change = self.head(self.output(layer_norm(x, (self.width,), eps=self.eps))).float()
-            state = state + change if self.residual else change
+            state = self._following(x, state)
             states.append(state)
         return torch.stack(states, dim=1).unflatten(0, (rows, candidates))
+
+    def _following(self, x: Tensor, state: Tensor) -> Tensor:
+        """From what a window adds up to ``(N, width)`` to the state behind it ``(N, D)``."""
+        for hidden, output, eps in self.layers:
+            x = x + output(hidden(layer_norm(x, (self.width,), eps=eps), "gelu")).float()
+        change = self.head(self.output(layer_norm(x, (self.width,), eps=self.eps))).float()
+        return state + change if self.residual else change
+
+    def actor(self, z: Tensor, past_actions: Tensor) -> Actor:
+        """See `FastRollout.begin_acting`."""
+        return _MlpActor(self, z, past_actions)
+
+
+class _MlpActor:
+    """What each state and block of a window adds is computed once; see `Actor`."""
+
+    def __init__(self, steps: _MlpSteps, z: Tensor, past_actions: Tensor) -> None:
+        self._steps = steps
+        self.states = list(z.unbind(dim=1))[-2:]
+        past = steps._seen(z[:, :-1], past_actions).unflatten(-1, (steps.history, -1))
+        self._added = list(past.unbind(dim=1))
+
+    def keep(self, rows: int) -> None:
+        """Let only the first rows act on."""
+        self.states = [state[:rows] for state in self.states]
+        self._added = [added[:rows] for added in self._added]
+
+    def act(self, block: Tensor) -> Tensor:
+        """Predict the state behind a block."""
+        steps, state = self._steps, self.states[-1]
+        added = steps._seen(state, block).unflatten(-1, (steps.history, -1))
+        window = [*self._added, added][-steps.history :]
+        x = steps.lengths[len(window) - 1] + added[:, 0]
+        for age, older in enumerate(reversed(window[:-1]), start=1):
+            x = x + older[:, age]
+        following = steps._following(x, state)
+        self._added = window
+        self.states = [state, following]
+        return following

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,58 @@ class Imagined(NamedTuple):
 
     blocks: Tensor
     states: Tensor
+
+
+class Actor(Protocol):
+    """Predicts block by block for N rows.
+
+    Attributes:
+        states: The newest ``(N, D)``, oldest first: two of them, or one where no more are known.
+    """
+
+    states: list[Tensor]
+
+    def keep(self, rows: int) -> None:
+        """Let only the first rows act on."""
+        ...
+
+    def act(self, block: Tensor) -> Tensor:
+        """Predict the states ``(N, D)`` behind normalised blocks ``(N, F*A)``."""
+        ...
+
+
+class ModuleActor:
+    """Acts in the world model itself; gradients flow. See `Actor`.
+
+    Args:
+        model: In eval mode.
+        z: (N, T, D), frames one block apart, newest last; T at most ``model.history``.
+        past_actions: (N, T-1, F*A), normalised, between those frames.
+    """
+
+    def __init__(self, model: WorldModel, z: Tensor, past_actions: Tensor) -> None:
+        self._model = model
+        # The window: states, and what the blocks that leave them do.
+        self.states = list(z.unbind(dim=1))
+        past = model.modulations(past_actions)
+        self._effects = [
+            [part[:, i : i + 1] for part in past] for i in range(past_actions.shape[1])
+        ]
+
+    def keep(self, rows: int) -> None:
+        """Let only the first rows act on."""
+        self.states = [state[:rows] for state in self.states]
+        self._effects = [[part[:rows] for part in parts] for parts in self._effects]
+
+    def act(self, block: Tensor) -> Tensor:
+        """Predict the states ``(N, D)`` behind normalised blocks ``(N, F*A)``."""
+        history = self._model.history
+        self._effects = [*self._effects, self._model.modulations(block[:, None])][-history:]
+        states = self.states[-history:]
+        joined = [torch.cat(parts, dim=1) for parts in zip(*self._effects, strict=True)]
+        following = self._model.step(torch.stack(states, dim=1), joined, last_only=True)[:, 0]
+        self.states = [*states, following]
+        return following
 
 
 def imagine(
@@ -54,30 +107,25 @@ def imagine(
         acting: How many of the rows act in each block, never more than in the block before: the
             first so many. The others have arrived: their state stays, their block is 0. None: all.
     """
-    # What the next block is predicted from: the newest states, and what the blocks behind them do.
-    window = list(z.unbind(dim=1))
-    past = model.modulations(past_actions)
-    effects = [[part[:, i : i + 1] for part in past] for i in range(past_actions.shape[1])]
+    begin = getattr(model, "begin_acting", None)
+    actor: Actor = (begin or partial(ModuleActor, model))(z, past_actions)
     blocks: list[Tensor] = []
     states: list[Tensor] = []
     for block in range(horizon):
         rows = len(z) if acting is None else acting[block]
-        if rows < len(window[-1]):
-            window = [state[:rows] for state in window]
-            effects = [[part[:rows] for part in parts] for parts in effects]
-        previous = window[-2] if len(window) > 1 else window[-1]
-        action = proposal(previous, window[-1], goal[:rows], blocks_to_go[:rows] - block)
+        if rows < len(actor.states[-1]):
+            actor.keep(rows)
+        # Where there is no state before this one, it stands for it.
+        action = proposal(
+            actor.states[-2:][0], actor.states[-1], goal[:rows], blocks_to_go[:rows] - block
+        )
         if limits is not None:
             action = action + (torch.clamp(action, *limits) - action).detach()
         if committed is not None:
             decided = committed[:rows].flatten(1)[:, block * action.shape[1] :]
             decided = decided[:, : action.shape[1]]
             action = torch.cat([decided, action[:, decided.shape[1] :]], dim=1)
-        effects.append(model.modulations(action[:, None]))
-        joined = [torch.cat(parts, dim=1) for parts in zip(*effects, strict=True)]
-        following = model.step(torch.stack(window, dim=1), joined, last_only=True)[:, 0]
-        window = [*window, following][-model.history :]
-        effects = effects[len(effects) + 1 - len(window) :]
+        following = actor.act(action)
         if rows < len(z):
             before = states[-1] if states else z[:, -1]
             following = torch.cat([following, before[rows:]])

@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
+from lewm_core.model.fast_proposal import FastProposal
+from lewm_core.model.fast_rollout import FastRollout
 from lewm_core.model.imagination import imagine
+from lewm_core.model.proposal import Proposal
 from lewm_core.model.world_model import goal_difference
 from lewm_core.planning.problem import Problem
 
@@ -94,6 +97,7 @@ class ProposalStart:
                 f"after 1 to {longest}"
             )
         self._model, self._config, self._limits = model, config, limits
+        self._fast: FastProposal | None = None
 
     def __call__(self, problem: Problem) -> Start:
         """Imagine every arrival and choose."""
@@ -109,7 +113,7 @@ class ProposalStart:
         shortest = problem.decided // self._model.frame_skip + 1
         imagined = imagine(
             self._model,
-            self._model.proposal,
+            self._proposal(),
             every_arrival(history),
             every_arrival(problem.past_actions),
             every_arrival(goal),
@@ -141,3 +145,12 @@ class ProposalStart:
         if problem.shorten:
             blocks = blocks[:, : int(arrival.max())]
         return Start(blocks, certain, arrival)
+
+    def _proposal(self) -> Proposal | FastProposal:
+        """The model's own, or the faster one beside a faster rollout, where that one lives now."""
+        own = self._model.proposal
+        if not isinstance(self._model, FastRollout):
+            return own
+        if self._fast is None or self._fast.device != own.output.weight.device:
+            self._fast = FastProposal(own, self._model.dtype)
+        return self._fast

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lewm_core.model import FastRollout, ModelConfig, WorldModel
-from lewm_core.model import fast_rollout as implementation
+from lewm_core.model import fused_linear as implementation
 from lewm_core.planning import CEM, CEMConfig, PlannerConfig, make_solver
 from lewm_core.planning.solvers import rollout_dtype
 
@@ -107,17 +107,17 @@ def test_tokens_that_candidates_share_are_not_computed_for_each() -> None:
     z, past, future = make_inputs(model, 1, 3, horizon=1)
     rollout = FastRollout(model).begin(z, past)
     rows: list[int] = []
-    original = implementation._Linear.__call__
+    original = implementation.FusedLinear.__call__
 
     def counting(self, x, activation="none"):
         rows.append(x.numel() // x.shape[-1])
         return original(self, x, activation)
 
-    implementation._Linear.__call__ = counting
+    implementation.FusedLinear.__call__ = counting
     try:
         rollout(future)
     finally:
-        implementation._Linear.__call__ = original
+        implementation.FusedLinear.__call__ = original
     assert max(rows) == future.shape[1]  # one token per candidate, although it looks back on two
 
 

@@ -9,7 +9,8 @@ import torch
 
 import lewm_core
 from lewm_core.errors import CheckpointError
-from lewm_core.model import Proposal, ProposalConfig, WorldModel, save_checkpoint
+from lewm_core.model import FastRollout, Proposal, ProposalConfig, WorldModel, save_checkpoint
+from lewm_core.model.fast_proposal import FastProposal
 from lewm_core.model.imagination import imagine
 from test.model.models import keypoint_config, mlp_config, trained_looking
 
@@ -82,6 +83,25 @@ def test_rows_that_have_arrived_stay_and_the_others_act_as_without_them(model, f
         torch.testing.assert_close(some.states[row, :arrival], every.states[row, :arrival])
         assert not some.blocks[row, arrival:].any()
         assert (some.states[row, arrival:] == some.states[row, arrival - 1]).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_the_fast_ways_imagine_the_same(model, frames):
+    """Proposal and rollout with fused maps beside the reference."""
+    proposal = model.proposal
+    with torch.no_grad():
+        for parameter in proposal.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    z, past, goal = scene(5, frames)
+    to_go = torch.tensor([5, 4, 3, 2, 1])
+    limits = (torch.full((10,), -1.0), torch.full((10,), 1.0))
+    for acting in (None, [5, 4, 3, 2, 1]):
+        given = (z, past, goal, to_go, 5, limits)
+        with torch.no_grad():
+            reference = imagine(model, proposal, *given, acting=acting)
+            fast = imagine(FastRollout(model), FastProposal(proposal), *given, acting=acting)
+        torch.testing.assert_close(fast.blocks, reference.blocks, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(fast.states, reference.states, atol=1e-4, rtol=1e-4)
 
 
 def test_imagined_actions_keep_the_limits_and_gradients_pass_them(model):

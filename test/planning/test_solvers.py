@@ -370,7 +370,7 @@ def test_a_whole_plan_is_one_graph_that_never_asks_the_host(planned_model, confi
     """Traced into one graph of tensor operations: nothing in it waits or depends on a value."""
     solver = make_solver(planned_model, config)
     # Weights that oneDNN packed cannot be traced; on a GPU there are none.
-    monkeypatch.setattr("lewm_core.model.fast_rollout._packs", lambda dtype: False)
+    monkeypatch.setattr("lewm_core.model.fused_linear.packs", lambda dtype: False)
     solver.model = FastRollout(planned_model)
     problem = problem_for(solver, task_for(planned_model))
 
