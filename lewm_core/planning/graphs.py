@@ -9,7 +9,7 @@ stage is one launch, and results are read where the capture left them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +29,7 @@ class StageGraphs:
         most: Combinations that are kept; when there is one more, the oldest goes.
     """
 
-    def __init__(self, solver: BaseSolver, most: int = 8) -> None:
+    def __init__(self, solver: BaseSolver, most: int = 16) -> None:
         self._solver, self._most = solver, most
         self._captured: dict[Hashable, GraphedRun] = {}
 
@@ -37,6 +37,7 @@ class StageGraphs:
         """Begin a plan; None where it has to run eagerly, because it is not on a GPU."""
         if not problem.history.is_cuda:
             return None
+        problem = whole_start(problem)
         key = shapes_of(problem)
         if key not in self._captured:
             if len(self._captured) >= self._most:
@@ -45,6 +46,15 @@ class StageGraphs:
         run = self._captured[key]
         run.start(problem)
         return run
+
+
+def whole_start(problem: Problem) -> Problem:
+    """Let the start be of full length, which changes nothing: fewer shapes, fewer graphs."""
+    size = problem.past_actions.shape[2]
+    start = problem.history.new_zeros((problem.rows, problem.horizon, size))
+    if problem.initial_mean is not None:
+        start[:, : problem.initial_mean.shape[1]] = problem.initial_mean.to(start)
+    return replace(problem, initial_mean=start)
 
 
 def shapes_of(problem: Problem) -> Hashable:
@@ -136,7 +146,8 @@ class GpuCapture:
         graph = torch.cuda.CUDAGraph()
         if self._solver.generator is not None:
             graph.register_generator_state(self._solver.generator)
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may encode pictures meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             result = stage()
         # A capture computes nothing; the next stage is tried on what this one makes.
         graph.replay()

@@ -213,9 +213,11 @@ def _one_block_distance(model: WorldModel) -> float | None:
 
 
 def _warm(session: PlannerSession, log: Log) -> None:
-    """Make one plan from empty pictures with a controller of its own, which is thrown away."""
+    """Make plans from empty pictures, of one frame up to a whole history, with a controller of its
+    own, which is thrown away; the solver is the session's: what it captures on a GPU stays."""
+    solver = session.controller.solver
     controller = RecedingHorizonController.from_contract(
-        session.model, session.contract, session.config
+        session.model, session.contract, session.config, solver=solver
     )
     model = session.model
     size = session.image_size
@@ -225,13 +227,14 @@ def _warm(session: PlannerSession, log: Log) -> None:
     started = time.perf_counter()
     failure = ""
     try:
+        controller.set_goal(picture)
         for index in range(model.history):
             controller.observe(index * block_ns, picture, state)
-        controller.set_goal(picture)
-        result = controller.replan((model.history - 1) * block_ns)
+            result = controller.replan(index * block_ns)
         failure = result.reason if result.plan is None else ""
     except lewm_core.errors.PlanningError as error:
         failure = str(error)
+    solver.reset()
     seconds = time.perf_counter() - started
     if failure:
         log(f"warning: no plan from an empty picture: {failure}; commands will hold while it is so")

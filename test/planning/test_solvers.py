@@ -22,7 +22,7 @@ from lewm_core.planning import (
     make_solver,
 )
 from lewm_core.planning import noise as colours
-from lewm_core.planning.graphs import GraphedRun, shapes_of
+from lewm_core.planning.graphs import GraphedRun, shapes_of, whole_start
 from lewm_core.planning.problem import Problem
 from lewm_core.planning.solver import BaseSolver
 from test.model.models import keypoint_config, trained_looking
@@ -394,6 +394,12 @@ def test_problems_of_equal_shapes_share_a_graph(planned_model):
     solver = make_solver(planned_model, SEARCHES["cem"])
     one, other = (problem_for(solver, task_for(planned_model, seed=seed)) for seed in (5, 6))
     assert shapes_of(one) == shapes_of(other)
+    begun = replace(other, initial_mean=torch.full((3, 2, 10), 0.5))
+    assert shapes_of(whole_start(one)) == shapes_of(whole_start(begun))
+    assert torch.equal(
+        eager_plan(solver, whole_start(begun)).blocks,
+        eager_plan(make_solver(planned_model, SEARCHES["cem"]), begun).blocks,
+    )
     for different in (
         problem_for(solver, task_for(planned_model, rows=2)),
         problem_for(solver, task_for(planned_model), committed=torch.zeros(3, 1, 2)),
