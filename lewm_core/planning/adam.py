@@ -6,7 +6,6 @@ Several plans descend side by side from different beginnings; the best is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -52,7 +51,6 @@ class AdamState(SearchState):
         decays: ``(2,)`` what is left in both of the zeros that they began with.
         best: ``(B, horizon, F * A)`` cheapest so far.
         best_cost: ``(B, 1)``.
-        imagine: From candidates to their states.
     """
 
     tried: Tensor
@@ -61,7 +59,6 @@ class AdamState(SearchState):
     decays: Tensor
     best: Tensor
     best_cost: Tensor
-    imagine: Callable[[Tensor], Tensor]
 
 
 class Adam(BaseSolver):

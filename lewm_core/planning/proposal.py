@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from lewm_core.planning.problem import Problem
+from lewm_core.planning.protocols import begin_rollout
 from lewm_core.planning.solver import BaseSolver, SearchState, SolverSettings
 from lewm_core.planning.starts import ProposalStartConfig
 
@@ -35,7 +36,8 @@ class ProposalSolver(BaseSolver):
         start = self._start(problem)
         none = torch.zeros((problem.rows,), dtype=torch.int64, device=start.mean.device)
         return SearchState(
-            problem, start.mean, start.arrival, none.sum(), none.clone(), none
+            problem, start.mean, start.arrival, none.sum(), none.clone(), none,
+            begin_rollout(self.model, problem.history, problem.past_actions),
         )
 
     def improve(self, state: SearchState, number: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,13 +65,11 @@ class SamplingState(SearchState):
 
     Attributes:
         std: ``(B, horizon, F * A)`` that candidates are drawn with.
-        imagine: From candidates to their states.
         wanted: ``(B,)`` candidates that each row has in a round, the others do not count; None:
             all.
     """
 
     std: Tensor
-    imagine: Callable[[Tensor], Tensor]
     wanted: Tensor | None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -56,6 +56,8 @@ class SearchState:
         dropped: ``()`` candidates whose cost was not finite, over all rounds.
         fewest_finite: ``(B,)`` finite costs in the round that had fewest.
         drawn: ``(B,)`` candidates of a round.
+        imagine: From candidates ``(B, S, horizon, F * A)`` to their states; what they share is
+            computed already.
     """
 
     problem: Problem
@@ -64,6 +66,7 @@ class SearchState:
     dropped: Tensor
     fewest_finite: Tensor
     drawn: Tensor
+    imagine: Callable[[Tensor], Tensor]
 
 
 class Outcome(NamedTuple):
@@ -236,7 +239,7 @@ class BaseSolver(ABC):
         """Say what the plan so far leads to."""
         problem = state.problem
         blocks = state.mean
-        predicted = self.model.rollout(problem.history, problem.past_actions, blocks[:, None])
+        predicted = state.imagine(blocks[:, None])
         cost = self._cost(state, Candidates(predicted, blocks[:, None], problem.before))[:, 0]
         return Outcome(
             self.model.denormalise_actions(blocks).flatten(1, 2), blocks, cost, predicted[:, 0],
