@@ -264,7 +264,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw success over milliseconds, with intervals, one colour for each kind of search."""
+    """Draw success over milliseconds, with intervals: a colour for each kind of search, presets in
+    black."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -276,18 +277,20 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for kind, rows in kinds.items():
         rows = sorted(rows, key=lambda row: row["plan_p50_s"])
         x = [1e3 * row["plan_p50_s"] for row in rows]
-        y = [100 * row["success_any"] for row in rows]
-        bounds = np.array([row["ci95_any"] for row in rows]).T * 100
-        axes.errorbar(
-            x, y, yerr=np.abs(bounds - np.array(y)), label=kind, capsize=2,
-            marker="s" if kind.startswith("preset") else "o", linewidth=1,
-        )
+        y = np.array([100 * row["success_any"] for row in rows])
+        bounds = np.abs(np.array([row["ci95_any"] for row in rows]).T * 100 - y)
+        if not kind.startswith("preset"):
+            axes.errorbar(x, y, yerr=bounds, label=kind, capsize=2, marker="o", linewidth=1)
+            continue
+        axes.errorbar(x, y, yerr=bounds, capsize=2, marker="s", color="black")
+        axes.annotate(kind.removeprefix("preset "), (x[0], y[0]), xytext=(5, -12),
+                      textcoords="offset points", weight="bold")
     if "peer_plan_p50_s" in result:
         axes.axvline(1e3 * result["peer_plan_p50_s"], color="black", linestyle=":",
                      label=f"{PEER}, 300 x 30")
     axes.set_xscale("log")
     axes.set_ylim(0, 101)
-    axes.set_xlabel(f"ms per plan, {result['threads']} threads")
+    axes.set_xlabel(f"ms per plan, threads: {result['threads']}")
     axes.set_ylabel(f"% of {result['goals']} goals reached at any time")
     axes.set_title(f"{Path(result['checkpoint']).name}, {result['split']} goals, "
                    f"seed {result['seed']}")
