@@ -17,6 +17,8 @@ from lewm_core.planning.objectives import ObjectiveConfig
 from lewm_core.planning.proposal import ProposalSolverConfig
 from lewm_core.validation import read_yaml_mapping, validate
 
+_Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
 
 class ControllerConfig(BaseModel):
     """When the controller plans, and from what. Defaults are the paper's.
@@ -32,8 +34,9 @@ class ControllerConfig(BaseModel):
             control period, as the aligner of bags allows.
         compensate_latency: Let a plan begin with the commands that are executed between its
             picture and the moment it is there, instead of with actions nobody will execute.
-        time_limit: s that a search may take; it ends with the last round that fits and the plan
-            is used as it is. None: all rounds, however long they take.
+        time_limit: s that encoding and search may take; a search ends with the last round that
+            fits, and the plan is used as it is. None: all rounds, however long they take.
+            ``auto``: what the replanning period of the planner node leaves; elsewhere None.
         release_factor: A reached goal is pursued again when the distance exceeds the tolerance
             by this factor; above 1, so that noise does not switch the motion on and off.
     """
@@ -47,7 +50,7 @@ class ControllerConfig(BaseModel):
     history_frames: int | None = Field(None, ge=1)
     history_tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
     compensate_latency: bool = False
-    time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
+    time_limit: Literal["auto"] | _Seconds | None = None
     release_factor: float = Field(2.0, ge=1, allow_inf_nan=False)
 
 

@@ -57,6 +57,10 @@ class RecedingHorizonController(PlanFollower):
             tolerance of their own; None: a goal is pursued until it is cleared.
         clock: Measures how long encoding and planning take; default the monotonic clock.
 
+    Attributes:
+        time_limit_s: See `ControllerConfig.time_limit`; for ``auto`` whoever calls `replan` at a
+            fixed rate sets it.
+
     Raises:
         PlanningError: The limits do not fit the model, or a number is out of range.
     """
@@ -90,6 +94,8 @@ class RecedingHorizonController(PlanFollower):
         self.solver = solver
         self.goal_tolerance = goal_tolerance
         self._clock = clock or MonotonicClock()
+        limit = self.config.time_limit
+        self.time_limit_s: float | None = None if limit == "auto" else limit
         self._encode_s = 0.0
         self._working = threading.Lock()  # one search at a time; observe and command never take it
 
@@ -316,9 +322,8 @@ class RecedingHorizonController(PlanFollower):
 
     def _deadline(self, request: PlanRequest) -> float | None:
         """s of `time.perf_counter` by which the plan is wanted; what encoding took counts, too."""
-        if self.config.time_limit is None:
-            return None
-        return time.perf_counter() + self.config.time_limit - request.encode_s
+        limit_s = self.time_limit_s
+        return None if limit_s is None else time.perf_counter() + limit_s - request.encode_s
 
     def _fail(self, goal: Goal | None, error: Exception) -> PlanResult:
         """Drop the plan that was followed for ``goal``; the robot must stop whatever failed."""

@@ -355,6 +355,7 @@ class PlannerNode(LifecycleNode):
                 self._reset_replan_timer()
 
     def _reset_replan_timer(self) -> None:
+        self._session.limit_time(self._settings)
         period_s = self._session.replan_period_s(self._settings)
         self._replan_timer.timer_period_ns = round(period_s * 1e9)
         self._replan_timer.reset()

@@ -32,6 +32,11 @@ from lewm_ros.safety import CommandGuard
 Log = Callable[[str], None]
 
 
+#: Of the replanning period, for encoding and the rounds of a search; the rest is for the last
+#: rollout, the messages and the other threads.
+_SHARE_OF_PERIOD = 0.7
+
+
 @dataclass
 class PlannerSession:
     """What exists from configure to cleanup.
@@ -104,6 +109,15 @@ class PlannerSession:
             return 1.0 / parameters.replan_rate
         return self.config.controller.execute_blocks * self.block_s
 
+    def limit_time(self, parameters: PlannerParameters) -> None:
+        """Let plans be there before the next is due, where the preset leaves that to the node."""
+        if self.config.controller.time_limit != "auto":
+            return
+        self.controller.time_limit_s = None
+        # A scene in lock step waits, and its runs repeat only if searches are whole.
+        if not parameters.lock_step:
+            self.controller.time_limit_s = _SHARE_OF_PERIOD * self.replan_period_s(parameters)
+
     def default_tolerance(self, parameters: PlannerParameters) -> float | None:
         """Squared latent distance that counts as reached where a goal does not say; None: never."""
         if parameters.goal_tolerance > 0.0:
@@ -160,6 +174,7 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     if session.default_tolerance(parameters) is None:
         log("the checkpoint has no latent.one_block_distance and goal_tolerance is 0: a goal "
             "without a tolerance of its own is pursued until it is replaced")
+    session.limit_time(parameters)
     _warm(session, log)
     return session
 
@@ -213,12 +228,15 @@ def _one_block_distance(model: WorldModel) -> float | None:
 
 
 def _warm(session: PlannerSession, log: Log) -> None:
-    """Make plans from empty pictures, of one frame up to a whole history, with a controller of its
-    own, which is thrown away; the solver is the session's: what it captures on a GPU stays."""
+    """Make a plan from empty pictures with a controller of its own, which is thrown away.
+
+    The solver is the session's: what it captures on a GPU stays, for every length of history.
+    """
     solver = session.controller.solver
     controller = RecedingHorizonController.from_contract(
         session.model, session.contract, session.config, solver=solver
     )
+    controller.time_limit_s = session.controller.time_limit_s
     model = session.model
     size = session.image_size
     picture = np.zeros((model.config.picture_channels, size, size), np.uint8)
@@ -230,7 +248,8 @@ def _warm(session: PlannerSession, log: Log) -> None:
         controller.set_goal(picture)
         for index in range(model.history):
             controller.observe(index * block_ns, picture, state)
-            result = controller.replan(index * block_ns)
+            if model.action_mean.is_cuda or index == model.history - 1:
+                result = controller.replan(index * block_ns)
         failure = result.reason if result.plan is None else ""
     except lewm_core.errors.PlanningError as error:
         failure = str(error)

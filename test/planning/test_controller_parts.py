@@ -131,3 +131,12 @@ def test_a_time_limit_reaches_the_solver_as_a_deadline():
     result = controller.replan(0)
     assert 1 <= result.plan.rounds < 100_000
     assert result.plan_s < 2.0
+
+
+def test_an_automatic_time_limit_is_for_those_who_replan_at_a_fixed_rate():
+    controller = seen(make(time_limit="auto"))
+    controller.solver = CEM(PointModel(), CEMConfig(rounds=40, candidates=64, elites=8))
+    assert controller.time_limit_s is None
+    assert controller.replan(0).plan.rounds == 40
+    controller.time_limit_s = 1e-6
+    assert controller.replan(0).plan.rounds == 1

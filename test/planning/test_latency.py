@@ -1,6 +1,7 @@
 """Compensating the delay between a picture and the plan that is made from it."""
 
 import numpy as np
+import pytest
 import torch
 
 from lewm_core.planning import ActionLimits
@@ -42,6 +43,21 @@ def test_it_reckons_with_the_commands_that_follow_while_the_plan_is_made():
     assert controller.expected_delay_s == 2 * STEP * 1e-9
     result = controller.replan(3 * STEP)  # ready at 5 steps: actions 2, 3 and 4 are decided
     np.testing.assert_allclose(result.plan.actions[0, :3].numpy(), first[2:5], atol=1e-6)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.4, 1), (0.6, 2)])
+def test_a_delay_is_rounded_to_control_periods(share, steps):
+    controller, _ = driving(compensate_latency=True)
+    controller.note_delay(round(share * STEP))
+    # The picture is of control step 2, the plan is asked for at 3.
+    assert controller.prepare(3 * STEP).committed.shape[1] == steps
+
+
+def test_half_of_the_plans_may_come_later_than_reckoned():
+    controller, _ = driving(compensate_latency=True)
+    for periods in (1, 1, 1, 9, 9):
+        controller.note_delay(periods * STEP)
+    assert controller.expected_delay_s == pytest.approx(STEP * 1e-9)
 
 
 def test_past_the_end_of_the_plan_it_reckons_with_hold():
