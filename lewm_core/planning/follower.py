@@ -234,12 +234,17 @@ class PlanFollower:
         ready_ns = now_ns + self._expected_delay_ns()
         steps = max(0, round((ready_ns - start_ns) / self._period_ns))
         decided = self._commands.block(start_ns, steps)
+        newest = self._commands.last
         for step in range(steps):
             tick_ns = start_ns + step * self._period_ns
-            if tick_ns < now_ns - COMMAND_TOLERANCE_NS:
+            if newest is not None and newest[0] >= tick_ns - self._period_ns // 2:
                 continue  # was commanded already
             last = decided[step - 1] if step and np.isfinite(decided[step - 1]).all() else None
             values = self.limits.hold_values(last)
+            if newest is not None:
+                # When it will really be commanded: so many periods after the newest.
+                periods = round((tick_ns - newest[0]) / self._period_ns)
+                tick_ns = newest[0] + periods * self._period_ns
             if follows and not active.no_action(tick_ns, self._period_ns):
                 action = active.plan.actions[0, active.step(tick_ns, self._period_ns)].numpy()
                 values = self.limits.apply(action, last, self._period_ns * 1e-9)

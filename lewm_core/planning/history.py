@@ -207,10 +207,11 @@ class CommandLog:
         """Whether every command in force from ``since_ns`` on was hold.
 
         Args:
-            since_ns: If no command was in force then, nobody knows: False.
+            since_ns: Begin of a control period; if no command was in force in it (see `block`),
+                nobody knows: False.
             hold: ``A`` values of the hold command, each a number or ``"last"``.
         """
-        first = bisect.bisect_right(self._stamps, since_ns + COMMAND_TOLERANCE_NS) - 1
+        first = bisect.bisect_right(self._stamps, since_ns + self._period_ns // 2) - 1
         if first < 0:
             return False
         reference = [
@@ -225,8 +226,10 @@ class CommandLog:
     def block(self, start_ns: int, frame_skip: int) -> NDArray[np.float64]:
         """Return the commands in force during the block that begins at ``start_ns``.
 
-        Control tick j of the block lies at ``start_ns + j * control period``; the newest command
-        stamped at or before it counts, as for bags with ``resample: latest``.
+        Control period j of the block begins at ``start_ns + j * control period``; the command that
+        was in force in the middle of it counts. A command is meant for the period in which it is
+        published, but a timer comes some milliseconds late, and a camera may take its pictures at
+        any phase: what was newest at the beginning was replaced at once, or soon.
 
         Returns:
             ``(F, A)`` in physical units; rows of NaN where nothing was commanded.
@@ -235,7 +238,7 @@ class CommandLog:
         block = np.full((frame_skip, self.action_dim), np.nan)
         for step in range(frame_skip):
             tick = start_ns + step * self._period_ns
-            index = bisect.bisect_right(stamps, tick + COMMAND_TOLERANCE_NS) - 1
+            index = bisect.bisect_right(stamps, tick + self._period_ns // 2) - 1
             if index < 0:
                 continue
             if self._timeout_ns is None or tick - stamps[index] <= self._timeout_ns:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
-from lewm_core.planning.history import COMMAND_TOLERANCE_NS
 from lewm_core.planning.plan import Plan
 
 
@@ -65,8 +64,12 @@ class ActivePlan:
     begun: bool = False
 
     def step(self, now_ns: int, period_ns: int) -> int:
-        """Index of the action for the control period that begins now; below 0: before it."""
-        return (now_ns - self.start_ns + COMMAND_TOLERANCE_NS) // period_ns
+        """Index of the action for the control period that begins now; below 0: before it.
+
+        The one most of whose time lies in this period: control periods may begin at any phase of
+        the plan, and timers come now a little earlier and now a little later.
+        """
+        return (now_ns - self.start_ns + period_ns // 2) // period_ns
 
     def no_action(self, now_ns: int, period_ns: int) -> str:
         """Why there is no action for now; empty if there is one."""

@@ -112,13 +112,22 @@ def commands(**changes) -> CommandLog:
     return CommandLog(**{"action_dim": 2, "control_period_s": 0.1, **changes})
 
 
+@pytest.mark.parametrize(("phase", "first"), [(-40, 0), (0, 0), (40, 0), (60, -1)])
+def test_a_block_takes_the_command_in_force_for_most_of_each_period(phase, first):
+    log = commands()
+    for k in range(-2, 6):
+        log.add((1000 + 100 * k + phase) * MS, (k, -k))
+    block = log.block(1000 * MS, frame_skip=3)
+    assert block[:, 0].tolist() == [first, first + 1, first + 2]
+
+
 def test_a_block_holds_the_command_in_force_at_every_tick():
     log = commands()
     for k, stamp in enumerate((0, 100, 200, 310, 400)):
         log.add(stamp * MS, (k, -k))
     block = log.block(0, frame_skip=5)
-    assert block[:, 0].tolist() == [0, 1, 2, 2, 4]  # at 300 the one of 310 was not there yet
-    assert block[:, 1].tolist() == [0, -1, -2, -2, -4]
+    assert block[:, 0].tolist() == [0, 1, 2, 3, 4]  # 310 is 300, by a timer that came late
+    assert block[:, 1].tolist() == [0, -1, -2, -3, -4]
 
 
 def test_rounding_of_a_stamp_does_not_shift_a_command():

@@ -60,6 +60,29 @@ def test_half_of_the_plans_may_come_later_than_reckoned():
     assert controller.expected_delay_s == pytest.approx(STEP * 1e-9)
 
 
+@pytest.mark.parametrize("phase_ms", [0, 3, 20, 45, -10])
+def test_commands_that_come_off_the_grid_of_the_pictures_change_nothing(phase_ms):
+    """Timers come late, and cameras run freely: what is decided is the same."""
+    phase = phase_ms * 1_000_000
+    controller = make(execute_blocks=1, compensate_latency=True)
+    controller.note_delay(2 * STEP)
+    start = 10 * STEP
+    for step in (-2, -1):
+        controller.record(start + step * STEP + phase, np.zeros(2))
+    controller.observe(start, picture_of((0.0, 0.0)))
+    controller.set_goal(picture_of(GOAL))
+    request = controller.prepare(start)
+    assert request.committed is None, "the robot stands still: a whole plan"
+    controller.accept(request, controller.solver.plan(request.history, request.goal))
+    first = controller._active.plan.actions[0].numpy()
+    executed = [controller.command(start + step * STEP + phase).values for step in range(2)]
+    np.testing.assert_allclose(executed, first[:2], atol=1e-6)
+    controller.observe(start + FRAME, picture_of((0.5, 0.0)))
+    # FRAME is two control steps: that step's command comes before or after the plan is asked for.
+    committed = controller.prepare(start + FRAME).committed[0].numpy()
+    np.testing.assert_allclose(committed, first[2:4], atol=1e-6)
+
+
 def test_past_the_end_of_the_plan_it_reckons_with_hold():
     controller, _ = driving(compensate_latency=True)
     controller.note_delay(5 * STEP)
