@@ -24,12 +24,15 @@ from torch import Tensor
 from lewm_core.errors import PlanningError
 from lewm_core.model.world_model import goal_difference
 from lewm_core.planning.config import ControllerConfig
-from lewm_core.planning.history import COMMAND_TOLERANCE_NS, CommandLog, FrameHistory
+from lewm_core.planning.history import CommandLog, FrameHistory
 from lewm_core.planning.limits import ActionLimits
 from lewm_core.planning.state import ActivePlan, Command, Frame, Goal, as_picture
 
 #: Newest plans by which the delay of the next one is judged.
 _DELAYS = 50
+
+#: A moment has come although rounding of stamps put it a little later.
+_ROUNDING_NS = 1_000_000
 
 
 class PlanFollower:
@@ -171,7 +174,7 @@ class PlanFollower:
                 return True
             blocks = min(self.config.execute_blocks, self._active.plan.horizon)
             end_ns = self._active.start_ns + blocks * self._block_ns
-            return now_ns >= end_ns - COMMAND_TOLERANCE_NS
+            return now_ns >= end_ns - _ROUNDING_NS
 
     # --- what goes out --------------------------------------------------------------------------
 

@@ -17,11 +17,6 @@ from numpy.typing import NDArray
 
 from lewm_core.errors import PlanningError
 
-#: A command counts for a control tick that it is stamped for, even when rounding put it a little
-#: behind that tick; the aligner of bags allows the same.
-COMMAND_TOLERANCE_NS = 1_000_000
-
-
 class FrameHistory:
     """The newest frames, by header stamp.
 
