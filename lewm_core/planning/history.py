@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lewm_core.errors import PlanningError
 
+
 class FrameHistory:
     """The newest frames, by header stamp.
 
