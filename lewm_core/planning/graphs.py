@@ -8,17 +8,46 @@ stage is one launch, and results are read where the capture left them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from lewm_core.planning.problem import Problem
 
-if TYPE_CHECKING:
-    from lewm_core.planning.solver import BaseSolver, Outcome, SearchState
+
+class Staged(Protocol):
+    """A plan in stages that never wait for the device (`lewm_core.planning.solver.BaseSolver`)."""
+
+    generator: torch.Generator | None
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of a plan without a deadline."""
+        ...
+
+    def round_kind(self, number: int) -> Hashable:
+        """What rounds have in common that are the same work, on the same shapes."""
+        ...
+
+    def begin(self, problem: Problem) -> Any:
+        """Return the state that the rounds change."""
+        ...
+
+    def improve(self, state: Any, number: int) -> None:
+        """Change the state's own tensors."""
+        ...
+
+    def finish(self, state: Any) -> Any:
+        """Return what the plan came to."""
+        ...
+
+    def kept_randomness(self) -> contextlib.AbstractContextManager[None]:
+        """Let the random numbers go on afterwards as if none had been drawn."""
+        ...
 
 
 class StageGraphs:
@@ -29,7 +58,7 @@ class StageGraphs:
         most: Combinations that are kept; when there is one more, the oldest goes.
     """
 
-    def __init__(self, solver: BaseSolver, most: int = 16) -> None:
+    def __init__(self, solver: Staged, most: int = 16) -> None:
         self._solver, self._most = solver, most
         self._captured: dict[Hashable, GraphedRun] = {}
 
@@ -85,9 +114,9 @@ class GraphedRun:
 
     def __init__(
         self,
-        solver: BaseSolver,
+        solver: Staged,
         problem: Problem,
-        make_capture: Callable[[BaseSolver], Capture],
+        make_capture: Callable[[Staged], Capture],
     ) -> None:
         self._problem = Problem(
             **{
@@ -98,7 +127,6 @@ class GraphedRun:
         )
         with solver.kept_randomness():
             capture = make_capture(solver)
-            self.state: SearchState
             self._begin, self.state = capture(lambda: solver.begin(self._problem))
             rounds: dict[Hashable, Callable[[], object]] = {}
             for number in range(solver.rounds):
@@ -122,7 +150,7 @@ class GraphedRun:
         """Make round ``number``."""
         self._improve[number]()
 
-    def finish(self) -> Outcome:
+    def finish(self) -> Any:
         """What the plan came to; the next plan overwrites it."""
         self._finish()
         return self._outcome
@@ -131,7 +159,7 @@ class GraphedRun:
 class GpuCapture:
     """Captures stages as CUDA graphs that share their memory, for replay in the same order."""
 
-    def __init__(self, solver: BaseSolver) -> None:
+    def __init__(self, solver: Staged) -> None:
         self._solver = solver
         self._pool = torch.cuda.graph_pool_handle()
 
