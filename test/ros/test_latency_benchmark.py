@@ -41,13 +41,13 @@ def test_a_short_run_measures_everything(tmp_path):
     program = start(
         "--seconds", 4, "--warm-up", 1, "--goal-seconds", 2, "--rates", 10,
         # Slow machines run this, too: plans that fit into a period are not what is tested.
-        "--planner", "proposal", "--replan-rate", 5, "--threads", 1, "--json", file,
+        "--planner", "fast", "--replan-rate", 5, "--threads", 1, "--json", file,
     )  # fmt: skip
     output, _ = program.communicate(timeout=TIMEOUT_S)
     assert program.returncode == 0, output
     assert "verdict after 4 s" in output
     result = json.loads(file.read_text(), parse_constant=pytest.fail)
-    assert result["rates"] == [10.0] and result["planner_preset"] == "proposal"
+    assert result["rates"] == [10.0] and result["planner_preset"] == "fast"
     measured = {
         key.removeprefix("camera_10hz_"): value
         for key, value in result.items() if key.startswith("camera_10hz_")
