@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from lewm_core.paths import config_path
 from lewm_core.planning.adam import AdamConfig
@@ -52,6 +52,13 @@ class ControllerConfig(BaseModel):
     compensate_latency: bool = False
     time_limit: Literal["auto"] | _Seconds | None = None
     release_factor: float = Field(2.0, ge=1, allow_inf_nan=False)
+
+    @field_validator("time_limit", mode="before")
+    @classmethod
+    def _limit_said_clearly(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f"{value!r} is neither a number of seconds nor auto nor null")
+        return value
 
 
 def _named_kind(value: Any) -> Any:

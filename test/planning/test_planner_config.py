@@ -62,6 +62,8 @@ def test_a_path_is_read_too(tmp_path: Path):
         ("solver:\n  horizon: 3\n", ["execute_blocks (5)", "horizon (3)"]),
         ("controller:\n  minimum_horizon: 7\n", ["minimum_horizon (7)"]),
         ("solver:\n  elites: 500\n", ["elites (500)", "candidates (300)"]),
+        ("controller:\n  time_limit: soon\n", ["time_limit", "'soon'", "seconds nor auto"]),
+        ("controller:\n  time_limit: 0\n", ["time_limit", "0"]),
         ("solver: [\n", ["YAML"]),
         ("- 1\n", ["must hold keys"]),
     ],
