@@ -169,14 +169,13 @@ def chosen(only: str | None) -> list[Variant]:
 
 
 def measure_times(
-    setups: dict[str, PlannerSetup], goals: Sequence[StartGoal], scene: Any
+    setups: dict[str, PlannerSetup], goals: Sequence[StartGoal], scene: Any, budget: int
 ) -> dict[str, list[float]]:
     """Return the seconds of every plan of every search, goal by goal in turn."""
     times: dict[str, list[float]] = {name: [] for name in setups}
     peer: PeerSolver | None = None
     for goal in goals:
         for name, setup in setups.items():
-            budget = setup_budget(setup)
             policy = setup.policy()
             run_goal(scene, goal, policy, setup.model.frame_skip)  # the first plan allocates
             run_goal(scene, goal, policy, budget)
@@ -195,12 +194,6 @@ def measure_times(
     return times
 
 
-def setup_budget(setup: PlannerSetup) -> int:
-    """Control steps allowed: as in the protocols `paper` and `mpc`."""
-    protocol = load_protocol("mpc")
-    return protocol.budget_steps(protocol.distances[0])
-
-
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Drive, print, and return the numbers."""
     if arguments.threads:
@@ -217,7 +210,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             goal_tolerance_factor=tolerance if protocol.holds_at_goal else None,
         )
     scene = make_scene(arguments.scene)
+    # The same in the protocols `paper` and `mpc`.
     distance = load_protocol("mpc").distances[0]
+    budget = load_protocol("mpc").budget_steps(distance)
     goals = goals_from_expert(
         scene, arguments.goals, arguments.seed, distance, contract.camera.size, arguments.scene,
         arguments.split,
@@ -229,14 +224,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"{result['machine']}, {result['threads']} thread(s); {len(goals)} {arguments.split} "
           f"goals of seed {arguments.seed}")
-    times = measure_times(setups, goals[: arguments.timed_goals], scene)
+    times = measure_times(setups, goals[: arguments.timed_goals], scene, budget)
     peer_s = float(np.median(times[PEER])) if PEER in times else None
     if peer_s is not None:
         result["peer_plan_p50_s"] = peer_s
         print(f"{PEER}, 300 x 30: {1e3 * peer_s:.0f} ms (p50 of {len(times[PEER])} plans)")
     for name, setup in setups.items():
         plans = np.array(times[name])
-        drives = drive_goals(scene, goals, setup, setup_budget(setup))
+        drives = drive_goals(scene, goals, setup, budget)
         summary = summarise([drive.result for drive in drives])
         row = {
             "plan_p50_s": float(np.median(plans)), "plan_p95_s": float(np.quantile(plans, 0.95)),

@@ -7,7 +7,7 @@ Several plans descend side by side from different beginnings; the best is taken.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -82,10 +82,7 @@ class Adam(BaseSolver):
         )
         start = self._start(problem)
         mean = start.mean.clone()
-        std: Any = self.config.initial_std
-        if start.certain is not None and self.config.proposal is not None:
-            std = torch.full_like(mean[:, :1, :1], self.config.initial_std)
-            std = torch.where(start.certain[:, None, None], self.config.proposal.std, std)[:, None]
+        std = self._initial_std(start, self.config.initial_std)[:, None]
         noise = problem.release(self._noise(self.config.candidates, problem, mean))
         tried = self.limits.apply(mean[:, None] + std * noise, problem.before, problem.decided)
         tried[:, 0] = mean

@@ -1,9 +1,8 @@
 """Noise over the control steps of a plan whose steps have to do with each other.
 
 White noise in every control step mostly cancels itself out: candidates tremble and get nowhere.
-Coloured noise (Pinneri et al., 2020, arXiv 2008.06389) moves further. Both kinds here are a lower
-triangular matrix that white noise is multiplied with, so the noise of the first steps is the same
-however many steps follow.
+Coloured noise (Pinneri et al., 2020, arXiv 2008.06389) moves further. Both kinds here are a matrix
+that white noise is multiplied with.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 
 from lewm_core.planning.problem import Problem
 from lewm_core.planning.protocols import begin_rollout
@@ -16,7 +17,7 @@ class ProposalSolverConfig(SolverSettings):
     """Settings of the proposal by itself: it is where others begin."""
 
     kind: Literal["proposal"] = "proposal"
-    horizon: int = 8
+    horizon: int = Field(8, ge=1, le=1000)
     proposal: ProposalStartConfig = ProposalStartConfig()
 
 
@@ -41,5 +42,4 @@ class ProposalSolver(BaseSolver):
         )
 
     def improve(self, state: SearchState, number: int) -> None:
-        """There is nothing to improve."""
-        raise NotImplementedError("the proposal by itself has no rounds")
+        """Nothing: there are no rounds."""

@@ -87,10 +87,7 @@ class SamplingSolver(BaseSolver):
         """Look at the past once for all candidates, and find out where to begin."""
         start = self._start(problem)
         mean = start.mean.clone()
-        std = torch.full_like(mean, self.config.initial_std)
-        if start.certain is not None and self.config.proposal is not None:
-            sure = start.certain[:, None, None]
-            std = torch.where(sure, self.config.proposal.std, std)
+        std = self._initial_std(start, self.config.initial_std).expand_as(mean).clone()
         length = start.arrival
         wanted = None
         if self.config.blocks_per_round is not None:

@@ -261,6 +261,13 @@ class BaseSolver(ABC):
         mean = self.limits.apply(mean[:, None], problem.before, problem.decided)[:, 0]
         return Start(mean, None, None)
 
+    def _initial_std(self, start: Start, elsewhere: float) -> Tensor:
+        """``(B, 1, 1)`` the proposal's where it is sure of itself, else ``elsewhere``."""
+        std = torch.full_like(start.mean[:, :1, :1], elsewhere)
+        if start.certain is None or self.config.proposal is None:
+            return std
+        return torch.where(start.certain[:, None, None], self.config.proposal.std, std)
+
     def _cost(self, state: SearchState, candidates: Candidates) -> Tensor:
         """``(B, S)``; what comes after the arrival does not count."""
         if state.arrival is not None:

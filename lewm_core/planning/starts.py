@@ -9,7 +9,7 @@ however many blocks it needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,9 +22,7 @@ from lewm_core.model.imagination import imagine
 from lewm_core.model.proposal import Proposal
 from lewm_core.model.world_model import goal_difference
 from lewm_core.planning.problem import Problem
-
-if TYPE_CHECKING:
-    from lewm_core.planning.search_limits import SearchLimits
+from lewm_core.planning.search_limits import SearchLimits
 
 
 class Start(NamedTuple):
@@ -69,8 +67,8 @@ class ProposalStart:
 
     A plan ends where it arrives: it may have fewer blocks than asked for. With several rows side
     by side it is as long as the longest; what a row that arrives earlier holds behind its arrival
-    is 0. On a GPU, where to know the longest would be to wait for the device, all
-    plans are of full length.
+    is 0. On a GPU, where to know the longest would be to wait for the device, all plans are of
+    full length.
 
     Args:
         model: A world model with a proposal.

@@ -146,7 +146,7 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     model = lewm_core.load(parameters.checkpoint)
     planner = planner_for(model, parameters.planner)
     config = load_planner_config(planner)
-    if parameters.seed >= 0 and "seed" in type(config.solver).model_fields:
+    if parameters.seed >= 0:
         solver = config.solver.model_copy(update={"seed": parameters.seed})
         config = config.model_copy(update={"solver": solver})
     given = load_contract(parameters.contract) if parameters.contract else None

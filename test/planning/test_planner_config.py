@@ -59,6 +59,7 @@ def test_a_path_is_read_too(tmp_path: Path):
         ("solver:\n  candidate: 3\n", ["solver.candidate", "candidates"]),
         ("controler: {}\n", ["controler", "controller"]),
         ("solver:\n  rounds: 0\n", ["solver.rounds", "0"]),
+        ("solver:\n  kind: proposal\n  horizon: 0\n", ["horizon", "0"]),
         ("solver:\n  horizon: 3\n", ["execute_blocks (5)", "horizon (3)"]),
         ("controller:\n  minimum_horizon: 7\n", ["minimum_horizon (7)"]),
         ("solver:\n  elites: 500\n", ["elites (500)", "candidates (300)"]),
