@@ -141,7 +141,11 @@ class ExpertNode(Node):
         if self._settings["recorder"]:
             self._trigger(self._recorder_start)
         name = f"{self._settings['episode_prefix']}{seed:06d}"
-        reply = self._call(self._reset, ResetScene.Request(seed=seed, episode=name))
+        recorder = self._settings["recorder"]
+        request = ResetScene.Request(
+            seed=seed, episode=name, listeners=[recorder] if recorder else []
+        )
+        reply = self._call(self._reset, request)
         if not reply.success:
             raise UserError(f"the scene refuses to reset: {reply.message}")
         # The event tells the time at which the episode begins; states before it are of the past.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ with ros_imports("lewm_ros.scene"):
 
 #: A subscriber that is stopped or stuck must not stop the scene.
 _SETTLE_TIMEOUT = Duration(seconds=2.0)
+
+#: A reset waits this long (s of real time) for the subscriptions of those who must hear it all.
+_LISTENERS_TIMEOUT_S = 10.0
 
 #: A reset skips this many times the contract's max_gap in simulated time.
 _RESET_GAPS = 1.5
@@ -197,6 +201,10 @@ class SceneNode(Node):
     def _on_reset(
         self, request: ResetScene.Request, response: ResetScene.Response
     ) -> ResetScene.Response:
+        deaf = self._wait_for_listeners(request.listeners)
+        if deaf:
+            response.message = deaf
+            return response
         state = np.array(request.state, dtype=float) if len(request.state) else None
         seed = None if request.seed < 0 else int(request.seed)
         result = self._loop.reset(ResetRequest(seed, state, request.episode))
@@ -207,6 +215,30 @@ class SceneNode(Node):
             response.state = [float(value) for value in result.truth]
             response.episode = result.episode
         return response
+
+    def _wait_for_listeners(self, names: Sequence[str]) -> str:
+        """Wait until nodes will receive what is published from now on; return who does not."""
+        waiting = [
+            (name, publisher)
+            for name in names
+            for publisher in (*self._camera_publishers.values(), self._state_publisher)
+            if publisher is not None
+        ]
+        deadline = time.monotonic() + _LISTENERS_TIMEOUT_S
+        while waiting := [entry for entry in waiting if not self._reaches(*entry)]:
+            if time.monotonic() > deadline:
+                name, publisher = waiting[0]
+                return f"{name} does not subscribe {publisher.topic_name}: is it running?"
+            time.sleep(0.002)
+        return ""
+
+    def _reaches(self, name: str, publisher: Any) -> bool:
+        """Whether a node has a subscription of a topic, and the publisher sends to it."""
+        # Others may know of the subscription before this process does, and the graph of the
+        # names before the publisher is matched: each costs an episode its first messages.
+        entries = self.get_subscriptions_info_by_topic(publisher.topic_name)
+        known = {f"{entry.node_namespace}/{entry.node_name}".strip("/") for entry in entries}
+        return name.strip("/") in known and publisher.get_subscription_count() >= len(entries)
 
 
 def _declare_parameters(node: Node) -> dict[str, Any]:

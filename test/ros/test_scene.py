@@ -193,6 +193,21 @@ def test_a_state_that_cannot_be_is_refused_and_the_scene_goes_on(graph):
     graph.wait(lambda: len(states) > count + 2, "the scene stands still")
 
 
+def test_a_reset_waits_for_those_who_must_hear_the_episode_from_its_first_message_on(graph):
+    graph.start("scene", {"camera_rate": 2.0, "lock_step": True})
+    request = ResetScene.Request(seed=1, episode="heard", listeners=["absent"])
+    answer = graph.call(ResetScene, "/scene/reset", request)
+    assert not answer.success and "absent does not subscribe /camera/image_raw" in answer.message
+    states = graph.collect(JointState, "/scene/state", qos.STATE)
+    graph.collect(Image, "/camera/image_raw", qos.CAMERA_NEWEST)
+    request.listeners = ["test"]
+    answer = graph.call(ResetScene, "/scene/reset", request)
+    assert answer.success, answer.message
+    first = list(answer.state)
+    graph.wait(lambda: [s for s in states if list(s.position) == first], "the first is lost")
+
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
