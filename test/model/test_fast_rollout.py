@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from lewm_core.model import FastRollout, ModelConfig, WorldModel
+from lewm_core.model import FastRollout, ModelConfig, WorldModel, load_checkpoint
 from lewm_core.model import fused_linear as implementation
 from lewm_core.planning import CEM, CEMConfig, PlannerConfig, make_solver
 from lewm_core.planning.solvers import rollout_dtype
+from lewm_core.scenes import make_scene
+
+REPOSITORY = Path(__file__).parents[2]
 
 SMALL = {"kind": "keypoint", "image_size": 32, "channels": (4, 8), "keypoints": 4}
 TRANSFORMER = {"width": 24, "depth": 3, "heads": 2, "head_dim": 16, "mlp_dim": 48}
@@ -129,6 +134,33 @@ def test_without_onednn_the_result_is_the_same(monkeypatch: pytest.MonkeyPatch) 
     plain = FastRollout(model)
     assert plain._steps.head.first.packed is None
     torch.testing.assert_close(plain.rollout(*inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scene", ["push_t", "two_room", "reacher", "cube"])
+def test_on_trained_weights_bfloat16_chooses_the_elites_of_float32(scene: str) -> None:
+    model = load_checkpoint(REPOSITORY / "checkpoints" / f"{scene}-nano").eval()
+    size = model.config.encoder.image_size
+    physics = make_scene(scene)
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(3):
+        pictures = []
+        for reset in (7000 + 2 * seed, 7001 + 2 * seed):
+            physics.reset(seed=reset)
+            pictures.append(torch.from_numpy(physics.render(size, size).copy()))
+        with torch.no_grad():
+            z, goal = model.encode(torch.stack(pictures).permute(0, 3, 1, 2)[:, None])
+        blocks = torch.randn(1, 300, 5, model.config.block_dim, generator=generator)
+        costs = [
+            (FastRollout(model, dtype).begin(z[None], blocks[:, 0, :0])(blocks)[0, :, -1] - goal)
+            .square()
+            .sum(-1)
+            for dtype in (torch.float32, torch.bfloat16)
+        ]
+        expected, found = (c.topk(30, largest=False).indices for c in costs)
+        assert len(set(expected.tolist()) & set(found.tolist())) >= 28
+        torch.testing.assert_close(costs[0][found].mean(), costs[0][expected].mean(), rtol=1e-3,
+                                   atol=0.0)  # fmt: skip
+    physics.close()
 
 
 def test_it_refuses_what_the_reference_refuses() -> None:
