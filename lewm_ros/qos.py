@@ -34,6 +34,9 @@ CAMERA_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATIL
 #: A camera that offers sensor-data QoS only, as most drivers do.
 CAMERA_SENSOR_DATA = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 5)
 
+#: A dead-man switch, from whoever publishes it: the newest word counts, and it is said again soon.
+DEADMAN = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
+
 #: A controller's camera subscription: the newest picture wins, a late one is worth nothing.
 CAMERA_NEWEST = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
 

@@ -11,13 +11,20 @@ and then the robot's own timeout stops it just as hard.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import ContractError
+
+#: From where on a command counts as moving the robot: share of half the range away from a hold of
+#: fixed values (velocities), share of the range away from the last command (positions).
+_MOVES_VELOCITY, _MOVES_POSITION = 0.2, 0.001
 
 #: Value of a contract's ``hold`` for "stay at what was last commanded".
 HOLD_LAST = "last"
@@ -47,6 +54,7 @@ class GuardCounters:
     held: int = 0
     clipped: int = 0
     slowed: int = 0
+    scaled: int = 0
 
 
 class CommandGuard:
@@ -81,6 +89,15 @@ class CommandGuard:
         self._check_limits()
         self.active = False
         self.counters = GuardCounters()
+        #: Whether the command given last moves the robot by more than a little.
+        self.moving = False
+        self._speed_scale = 1.0
+        self._moves = np.array(
+            [
+                (_MOVES_POSITION if value == HOLD_LAST else _MOVES_VELOCITY / 2)
+                for value in self._hold
+            ]
+        ) * (self._upper - self._lower)
         self._last_values: NDArray[np.float64] | None = None
         self._last_ns: int | None = None
 
@@ -89,9 +106,21 @@ class CommandGuard:
         """``(A,)`` of the command published last; None before the first."""
         return None if self._last_values is None else self._last_values.copy()
 
+    @property
+    def speed_scale(self) -> float:
+        """Share of a command's way from the hold command that is published, 0 to 1."""
+        return self._speed_scale
+
+    @speed_scale.setter
+    def speed_scale(self, value: float) -> None:
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"speed_scale is {value}: give 0 (stand still) to 1")
+        self._speed_scale = float(value)
+
     def reset(self) -> None:
         """Forget the last command and the counters: the node was activated anew."""
         self.counters = GuardCounters()
+        self.moving = False
         self._last_values = None
         self._last_ns = None
 
@@ -114,10 +143,13 @@ class CommandGuard:
         safe = np.clip(wanted, self._lower, self._upper)
         if not np.array_equal(safe, wanted):
             self.counters.clipped += 1
+        safe = self._scale(safe)
         slowed = self._slow(safe, now_ns)
         if not np.array_equal(slowed, safe):
             self.counters.slowed += 1
         self.counters.passed += 1
+        rest = self._hold_values()
+        self.moving = rest is not None and bool(np.any(np.abs(slowed - rest) > self._moves))
         self._remember(slowed, now_ns)
         return SafeCommand(slowed, hold=False, reason="")
 
@@ -129,6 +161,7 @@ class CommandGuard:
             now_ns: ROS time.
         """
         self.counters.held += 1
+        self.moving = False
         values = self._hold_values()
         if values is not None:
             self._remember(values, now_ns)
@@ -153,6 +186,15 @@ class CommandGuard:
         if deadline_ns is not None and now_ns > deadline_ns:
             return f"the command is {(now_ns - deadline_ns) * 1e-9:.2f} s past its deadline"
         return ""
+
+    def _scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        rest = self._hold_values()
+        if self._speed_scale == 1.0 or rest is None:
+            # Of a first position nobody here knows how far it is from where the robot stands.
+            return values
+        self.counters.scaled += 1
+        # Between two points inside the limits, so inside them too.
+        return rest + self._speed_scale * (values - rest)
 
     def _slow(self, values: NDArray[np.float64], now_ns: int) -> NDArray[np.float64]:
         start = self._last_values
@@ -232,3 +274,78 @@ class StopLatch:
         was_latched = self.latched
         self._reason = ""
         return was_latched
+
+
+class DeadManSwitch:
+    """Lets a robot move only while somebody says so, again and again.
+
+    Args:
+        topic: For the reasons.
+        timeout_s: Seconds of wall time for which one message counts.
+    """
+
+    def __init__(self, topic: str, timeout_s: float) -> None:
+        self._topic = topic
+        self.timeout_s = timeout_s
+        self._pressed = False
+        self._heard_s = -math.inf
+
+    def hear(self, pressed: bool, now_s: float) -> None:
+        """Take a message; ``now_s`` is a clock that never stands still (s)."""
+        self._pressed = pressed
+        self._heard_s = now_s
+
+    def problem(self, now_s: float) -> str:
+        """Why the robot must not move, a sentence; empty if it may."""
+        silent_s = now_s - self._heard_s
+        if math.isinf(silent_s):
+            return f"dead-man switch: nothing heard on {self._topic} yet"
+        if silent_s > self.timeout_s:
+            return f"dead-man switch: {self._topic} is silent for {silent_s:.2f} s"
+        return "" if self._pressed else f"dead-man switch: {self._topic} is released"
+
+
+class Watchdog:
+    """Bites when nobody has fed it for a while, in a thread of its own.
+
+    It watches the thread that publishes commands: if that one is stuck, in a callback or in the
+    middleware, nothing else would stop the robot. It bites again in every period until it is fed.
+    Native code that never lets go of Python's interpreter lock stops it, too; against that, and
+    against a process that is killed or suspended, only the robot's own timeout helps.
+
+    Args:
+        timeout_s: Seconds without food until it bites.
+        period_s: Between two looks.
+        bite: Called in its thread with the seconds since it was fed.
+    """
+
+    def __init__(
+        self, timeout_s: float, period_s: float, bite: Callable[[float], None]
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._period_s = period_s
+        self._bite = bite
+        self._fed_s = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch; the first food is now."""
+        self.feed()
+        self._thread.start()
+
+    def feed(self) -> None:
+        """Say that the watched thread is alive."""
+        self._fed_s = time.monotonic()
+
+    def end(self, timeout_s: float = 1.0) -> None:
+        """Watch no more."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._period_s):
+            hungry_s = time.monotonic() - self._fed_s
+            if hungry_s > self._timeout_s:
+                self._bite(hungry_s)

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 _NS = 1e-9
+
+#: Bytes of a picture that its fingerprint looks at: all of a small one, some of each row of a large
+#: one, since a camera's noise is everywhere.
+_FINGERPRINT_BYTES = 2**18
+
+
+def fingerprint(data: NDArray[np.uint8]) -> int:
+    """Return a number that is the same for the same bytes.
+
+    Args:
+        data: ``(N,)``, a message's picture as it came.
+    """
+    step = max(1, -(-len(data) // _FINGERPRINT_BYTES))
+    # Odd, so that over rows of even length it does not always meet the same columns and channels.
+    sample = data if step == 1 else data[:: step | 1]
+    return zlib.crc32(np.ascontiguousarray(sample))
 
 
 @dataclass
@@ -27,14 +47,18 @@ class CameraWatch:
         topic: For the reasons.
         timeout_s: A picture older than this must not be acted on; a stamp further than this in
             the future is refused.
+
+    Attributes:
+        frozen_timeout_s: Pictures that stay the same for this long, while the robot is commanded to
+            move, must not be acted on; 0: however long.
     """
 
     def __init__(self, topic: str, timeout_s: float) -> None:
         self._topic = topic
         self._timeout_s = timeout_s
+        self.frozen_timeout_s = 0.0
         self.counters = CameraCounters()
-        self._newest_ns: int | None = None
-        self._refusal = ""
+        self.forget()
 
     @property
     def newest_ns(self) -> int | None:
@@ -50,6 +74,30 @@ class CameraWatch:
         """Forget the pictures but keep counting."""
         self._newest_ns = None
         self._refusal = ""
+        self._fingerprint: int | None = None
+        self.try_again()
+
+    def try_again(self) -> None:
+        """Let pictures that stay the same count from now on: somebody asks for motion anew."""
+        self._same_s = 0.0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the pictures have stayed the same for too long."""
+        return 0.0 < self.frozen_timeout_s <= self._same_s
+
+    def compare(self, mark: int, stamp_ns: int, moving: bool) -> None:
+        """Note whether a picture is the same as the one before; before `accept`.
+
+        Args:
+            mark: Its `fingerprint`.
+            stamp_ns: When it was taken.
+            moving: Whether the robot was commanded to move since the one before.
+        """
+        if mark != self._fingerprint:
+            self._fingerprint, self._same_s = mark, 0.0
+        elif moving and self._newest_ns is not None and not self.frozen:
+            self._same_s += (stamp_ns - self._newest_ns) * _NS
 
     def accepts(self, stamp_ns: int, now_ns: int) -> bool:
         """Judge a message by its stamp alone, before its picture is decoded.
@@ -97,6 +145,12 @@ class CameraWatch:
 
     def problem(self, now_ns: int) -> str:
         """Why nothing may be done now, in one sentence; empty if the newest picture is good."""
+        if self.frozen:
+            return (
+                f"the picture on {self._topic} has not changed for {self._same_s:.2f} s while the "
+                "robot was commanded to move: the camera is frozen or the robot does not move; a "
+                "new picture or a new goal goes on"
+            )
         if self._newest_ns is not None and self.age_s(now_ns) <= self._timeout_s:
             return ""
         if self._refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm_core.data.bags import BagReader
 from lewm_core.data.contract import Camera
 from lewm_core.data.images import decode_compressed, prepare_picture
+from lewm_core.data.images import decode_message as decode_recorded
 from lewm_core.errors import ImageError
 from lewm_ros.codecs import decode_message
 
 #: A goal file is read into memory before it is looked at; a picture from a camera is smaller.
 _LARGEST_FILE_BYTES = 64 * 2**20
+#: s after a bag's last picture that still mean it.
+_BAG_END_S = 1.0
+#: Brightness (0 to 255) that 99 of 100 values of a black picture do not reach, and the spread of
+#: each colour in a picture that shows nothing: sensors have more noise, scenes more contrast.
+_BLACK_BELOW = 16
+_PLAIN_BELOW = 4
 #: Stands for a camera's name in the path of a goal.
 _CAMERA = "{camera}"
+#: A goal out of a bag: ``bag:FOLDER@12.5s`` or ``bag:FOLDER@end``.
+_BAG = "bag:"
+_BAG_GOAL = re.compile(r"(?P<path>.+)@(?:(?P<seconds>\d+(?:\.\d*)?|\.\d+)s?|end)")
+
+#: A goal that is what the cameras show at the moment.
+CAPTURE = "capture"
 
 
 def picture_from_message(message: Any, camera: Camera, image_size: int) -> NDArray[np.uint8]:
@@ -64,6 +80,65 @@ def goal_from_messages(
         for message, camera in zip(messages, cameras, strict=True)
     ]
     return np.concatenate(pictures)
+
+
+def goal_from_text(
+    text: str, cameras: Sequence[Camera], image_size: int
+) -> NDArray[np.uint8]:
+    """Read a goal that is named: a picture file, or a moment of a bag.
+
+    Args:
+        text: A path for `goal_from_file`, or ``bag:FOLDER@12.5s``: seconds since the bag's first
+            picture; ``bag:FOLDER@end`` is its last picture.
+        cameras: C that the model sees.
+        image_size: Edge of the model's picture, px.
+
+    Returns:
+        ``(3 C, S, S)`` uint8 RGB.
+
+    Raises:
+        UserError: It cannot be read, or holds no picture that fits.
+    """
+    if not text.startswith(_BAG):
+        return goal_from_file(text, cameras, image_size)
+    match = _BAG_GOAL.fullmatch(text.removeprefix(_BAG))
+    if match is None:
+        raise ImageError(
+            f"goal {text}: write bag:FOLDER@12.5s (seconds since the first picture) or "
+            "bag:FOLDER@end"
+        )
+    seconds = math.inf if match["seconds"] is None else float(match["seconds"])
+    path = Path(match["path"]).expanduser()
+    with BagReader(path) as bag:
+        pictures = [
+            _prepare(_picture_at(bag, camera, seconds), camera, image_size, f"goal {text}")
+            for camera in cameras
+        ]
+    return np.concatenate(pictures)
+
+
+def _picture_at(bag: BagReader, camera: Camera, seconds: float) -> NDArray[np.uint8]:
+    """Return the newest picture of a camera at a time of a bag, (H, W, 3)."""
+    first_ns = newest = None
+    # Not decoded on the way: a bag is long.
+    for message in bag.raw([camera.topic]):
+        first_ns = message.receive_ns if first_ns is None else first_ns
+        if newest is not None and (message.receive_ns - first_ns) * 1e-9 > seconds:
+            break
+        newest = message
+    else:
+        if newest is not None and math.isfinite(seconds):
+            lasts_s = (newest.receive_ns - first_ns) * 1e-9
+            if seconds > lasts_s + _BAG_END_S:
+                raise ImageError(
+                    f"{bag.path} has pictures on {camera.topic} for {lasts_s:.1f} s, "
+                    f"{seconds:g} s is past its end: write @end for the last one"
+                )
+    if newest is None:
+        raise ImageError(
+            f"{bag.path} has no picture on {camera.topic}; it has {', '.join(sorted(bag.topics))}"
+        )
+    return decode_recorded(bag.decode(newest.type_name, newest.data))
 
 
 def goal_from_file(
@@ -130,4 +205,17 @@ def _prepare(
             f"{what} is {width}x{height} px, but the contract's camera {camera.name!r} has "
             f"{camera.size[0]}x{camera.size[1]} px: use a picture of that camera"
         )
-    return prepare_picture(picture, camera.crop, image_size)
+    prepared = prepare_picture(picture, camera.crop, image_size)
+    problem = _blank(prepared)
+    if problem:
+        raise ImageError(f"{what} shows nothing: {problem}")
+    return prepared
+
+
+def _blank(picture: NDArray[np.uint8]) -> str:
+    """Return why a picture ``(3, S, S)`` shows nothing; empty if it shows something."""
+    if np.count_nonzero(picture >= _BLACK_BELOW) < picture.size / 100:
+        return "it is black; take off the lens cap, give light, look at the exposure"
+    if np.ptp(picture.reshape(3, -1), axis=1).max() < _PLAIN_BELOW:
+        return "it is all of one colour; look at the lens and the exposure"
+    return ""

@@ -21,6 +21,8 @@ class Ending(IntEnum):
     INVALID_GOAL = 4
     STOPPED = 5
     FAILED = 6
+    NO_PROGRESS = 7
+    CANNOT_PLAN = 8
 
 
 @dataclass(frozen=True)
@@ -40,37 +42,69 @@ class Outcome:
     final_distance: float = math.nan
 
 
-@dataclass
-class GoalRequest:
-    """What somebody asked for: one goal picture after the other.
+#: A distance that is this much less than the least so far is progress.
+_PROGRESS = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """One picture to be reached.
 
     Attributes:
-        pictures: Each ``(3 C, S, S)`` uint8 RGB.
-        source: Where they came from: a file, "service", "action".
+        picture: ``(3 C, S, S)`` uint8 RGB.
         tolerance: Squared latent distance that counts as reached; None: never.
-        timeout_s: ROS time for each goal; 0: no limit.
+        timeout_s: ROS time for it; 0: no limit.
+    """
+
+    picture: NDArray[np.uint8]
+    tolerance: float | None = None
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When a goal is reached, and when it is given up.
+
+    Attributes:
+        pictures: Consecutive pictures within the tolerance that make a goal reached.
+        within_s: Time by their stamps that they must cover, besides.
+        progress_s: ROS time without progress until it is given up; 0: never.
+        failure_s: ROS time without a plan, since planning failed, until it is given up; 0: never.
+    """
+
+    pictures: int = 3
+    within_s: float = 0.0
+    progress_s: float = 0.0
+    failure_s: float = 0.0
+
+
+@dataclass
+class GoalRequest:
+    """What somebody asked for: one goal after the other.
+
+    Attributes:
+        goals: At least one.
+        source: Where they came from: a file, "service", "action".
         answer: Called once with the outcome, if somebody waits for it.
     """
 
-    pictures: list[NDArray[np.uint8]]
+    goals: list[Goal]
     source: str
-    tolerance: float | None = None
-    timeout_s: float = 0.0
     answer: Callable[[Outcome], None] | None = None
     index: int = field(default=0, init=False)
     started_ns: int = field(default=0, init=False)
 
     @property
-    def picture(self) -> NDArray[np.uint8]:
-        """``(3, S, S)`` of the goal being pursued."""
-        return self.pictures[self.index]
+    def goal(self) -> Goal:
+        """The one being pursued."""
+        return self.goals[self.index]
 
     @property
     def label(self) -> str:
         """For the status: "service", "action 2/5"."""
-        if len(self.pictures) == 1:
+        if len(self.goals) == 1:
             return self.source
-        return f"{self.source} {self.index + 1}/{len(self.pictures)}"
+        return f"{self.source} {self.index + 1}/{len(self.goals)}"
 
     def hear_clock(self, now_ns: int) -> None:
         """Count from now where the goal was taken up before the first ``/clock`` (ROS time 0)."""
@@ -83,7 +117,7 @@ class GoalRequest:
 
     def timed_out(self, now_ns: int) -> bool:
         """Whether the current goal has had its time."""
-        return self.timeout_s > 0.0 and self.elapsed_s(now_ns) >= self.timeout_s
+        return self.goal.timeout_s > 0.0 and self.elapsed_s(now_ns) >= self.goal.timeout_s
 
 
 class Mission:
@@ -119,7 +153,7 @@ class Mission:
         self.serial += 1
         self.reached = ending == Ending.REACHED
         self.ended_because = message
-        reached = len(request.pictures) if self.reached else request.index
+        reached = len(request.goals) if self.reached else request.index
         if request.answer is not None:
             request.answer(Outcome(ending, message, reached, self.distance))
 
@@ -129,14 +163,14 @@ class Mission:
         self.ended_because = ""
         self._restart()
 
-    def saw(self, stamp_ns: int, distance: float, within: bool, needed: int) -> bool:
+    def saw(self, stamp_ns: int, distance: float, within: bool, patience: Patience) -> bool:
         """Take in what one picture says about the goal.
 
         Args:
             stamp_ns: Of the picture; one that is not newer counts for nothing.
             distance: Squared latent distance to the goal.
             within: Whether that is within the tolerance.
-            needed: Consecutive pictures within it.
+            patience: How long it must be within it.
 
         Returns:
             True if the goal is reached.
@@ -145,7 +179,43 @@ class Mission:
         if self._newest_ns is None or stamp_ns > self._newest_ns:
             self._newest_ns = stamp_ns
             self._within = self._within + 1 if within else 0
-        return self._within >= needed
+            if self._within == 1:
+                self._within_since_ns = stamp_ns
+            if distance < _PROGRESS * self._least:
+                self._least, self._progress_ns = distance, stamp_ns
+        if self._within < patience.pictures:
+            return False
+        # Stamps are whole: a period that is not must not cost one picture more.
+        return (stamp_ns - self._within_since_ns) * 1e-9 >= patience.within_s - 1e-3
+
+    def kept_waiting(self, now_ns: int) -> None:
+        """Something else is in the way: this time does not count as time without progress."""
+        self._progress_ns = now_ns
+        self._failing_since_ns = None
+
+    def hopeless(self, now_ns: int, patience: Patience) -> tuple[Ending, str] | None:
+        """Return how and why what is pursued is to be given up; None if it is not."""
+        request = self.request
+        if request is None:
+            return None
+        if request.timed_out(now_ns):
+            return Ending.TIMEOUT, (
+                f"goal not within the tolerance in {request.goal.timeout_s:g} s ({request.label})"
+            )
+        if self.plan_failure:
+            self._failing_since_ns = self._failing_since_ns or now_ns
+            failing_s = (now_ns - self._failing_since_ns) * 1e-9
+            if 0.0 < patience.failure_s <= failing_s:
+                return Ending.CANNOT_PLAN, f"no plan for {failing_s:.0f} s: {self.plan_failure}"
+        else:
+            self._failing_since_ns = None
+        idle_s = (now_ns - (self._progress_ns or request.started_ns)) * 1e-9
+        if 0.0 < patience.progress_s <= idle_s:
+            return Ending.NO_PROGRESS, (
+                f"no progress in {idle_s:.0f} s: the least distance was {self._least:.3g} "
+                f"({request.label})"
+            )
+        return None
 
     def arrive(self, now_ns: int) -> bool:
         """The goal is reached: take up the next one of the request, or end it.
@@ -156,7 +226,7 @@ class Mission:
         request = self.request
         if request is None:
             return False
-        if request.index == len(request.pictures) - 1:
+        if request.index == len(request.goals) - 1:
             self.end(Ending.REACHED, f"goal reached ({request.label})")
             return False
         request.index += 1
@@ -174,7 +244,11 @@ class Mission:
         self.plan_failure = ""
         self.picture_failure = ""
         self._within = 0
+        self._within_since_ns = 0
         self._newest_ns: int | None = None
+        self._least = math.inf
+        self._progress_ns: int | None = None
+        self._failing_since_ns: int | None = None
 
     @property
     def failure(self) -> str:

@@ -46,6 +46,7 @@ class Moment:
 @dataclass
 class _Camera:
     watch: CameraWatch
+    timeout_s: float
     pictures: deque[tuple[int, NDArray[np.uint8]]]
 
 
@@ -61,7 +62,9 @@ class MomentCollector:
         self._names = layout.state_names
         self._cameras = {
             camera.name: _Camera(
-                CameraWatch(camera.topic, camera.timeout), deque(maxlen=_PICTURES_KEPT)
+                CameraWatch(camera.topic, camera.timeout),
+                camera.timeout,
+                deque(maxlen=_PICTURES_KEPT),
             )
             for camera in layout.cameras
         }
@@ -101,8 +104,24 @@ class MomentCollector:
             states.clear()
         self._newest_ns = None
 
+    def set_frozen_timeout(self, seconds: float | None) -> None:
+        """Hold for pictures that stay the same for this long; None: for each camera's timeout."""
+        for camera in self._cameras.values():
+            camera.watch.frozen_timeout_s = camera.timeout_s if seconds is None else seconds
+
+    def try_again(self) -> None:
+        """Let pictures that stay the same count from now on: somebody asks for motion anew."""
+        for camera in self._cameras.values():
+            camera.watch.try_again()
+
     def picture_came(
-        self, camera: str, stamp_ns: int, now_ns: int, read: Callable[[], NDArray[np.uint8]]
+        self,
+        camera: str,
+        stamp_ns: int,
+        now_ns: int,
+        read: Callable[[], NDArray[np.uint8]],
+        mark: Callable[[], int] | None = None,
+        moving: bool = False,
     ) -> str:
         """Take a picture.
 
@@ -111,9 +130,11 @@ class MomentCollector:
             stamp_ns: When it was taken.
             now_ns: ROS time.
             read: Decodes it to ``(3, S, S)`` uint8; called only if the stamp is good.
+            mark: Returns its `fingerprint`; None: it is not compared.
+            moving: Whether the robot was commanded to move since the picture before.
 
         Returns:
-            Why it could not be decoded; empty otherwise.
+            Why it cannot be used; empty otherwise.
         """
         source = self._cameras[camera]
         if not source.watch.accepts(stamp_ns, now_ns):
@@ -124,6 +145,8 @@ class MomentCollector:
             reason = " ".join(str(error).split())
             source.watch.refuse(reason)
             return reason
+        if mark is not None:
+            source.watch.compare(mark(), stamp_ns, moving)
         source.watch.accept(stamp_ns)
         source.pictures.append((stamp_ns, picture))
         return ""

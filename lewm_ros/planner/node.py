@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from lewm_core.data.contract import Camera, State
 from lewm_core.data.fields import FieldSelector
-from lewm_core.errors import CheckpointError, UserError
+from lewm_core.errors import CheckpointError, ConfigError, UserError
 from lewm_ros.runtime import end_node, log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.planner"):
@@ -24,25 +26,35 @@ with ros_imports("lewm_ros.planner"):
     from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
     from rclpy.parameter import Parameter
     from sensor_msgs.msg import Image
+    from std_msgs.msg import Bool
 
     from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.msg import EpisodeEvent, PlanStatus
+    from lewm_ros.planner.camera_watch import fingerprint
     from lewm_ros.planner.control_timer import ControlTimer
-    from lewm_ros.planner.goals import goal_from_file, goal_from_messages, picture_from_message
-    from lewm_ros.planner.mission import Ending, GoalRequest, Mission
-    from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
+    from lewm_ros.planner.goals import goal_from_messages, goal_from_text, picture_from_message
+    from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission
+    from lewm_ros.planner.parameters import (
+        PlannerParameters,
+        check_changes,
+        declare_parameters,
+        read_parameters,
+    )
     from lewm_ros.planner.pilot import PlannerPilot
     from lewm_ros.planner.requests import PlannerRequests
     from lewm_ros.planner.session import PlannerSession, open_session
     from lewm_ros.planner.status import PlannerReport
     from lewm_ros.planner.thread import Outcome, PlanningThread
     from lewm_ros.planner.topics import PlannerTopics
-    from lewm_ros.safety import SafeCommand, StopLatch
+    from lewm_ros.safety import DeadManSwitch, SafeCommand, StopLatch, Watchdog
 
 #: How long a stopping node waits for the last hold command to arrive, and for a plan to end.
 _ACKNOWLEDGE_S = 0.5
 _PLAN_END_S = 5.0
+
+#: How long the watchdog waits for a command that is just being decided on.
+_COMMAND_S = 0.05
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -63,7 +75,8 @@ class PlannerNode(LifecycleNode):
     """
 
     # All callbacks run in one executor thread and return at once; the model runs in the planning
-    # thread, whose outcomes come back through a queue. So nothing below needs a lock.
+    # thread, whose outcomes come back through a queue. So nothing below needs a lock, but for
+    # commands: the watchdog publishes hold from a thread of its own.
 
     def __init__(self) -> None:
         """Declare the parameters; nothing is loaded before configure.
@@ -82,6 +95,7 @@ class PlannerNode(LifecycleNode):
         self._session: PlannerSession | None = None
         self._pilot: PlannerPilot | None = None
         self._active = False
+        self._commanding = threading.Lock()
         self._failure: UserError | None = None
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._woken = self.create_guard_condition(self._safely(self._on_outcomes))
@@ -100,7 +114,6 @@ class PlannerNode(LifecycleNode):
             ),
             post_callback=self._on_clock_jump,
         )
-        self._clock_seen = (-1, 0.0)
         if self._settings.autostart:
             self._start_timer = self.create_timer(0.0, self._on_autostart, clock=steady)
 
@@ -150,11 +163,17 @@ class PlannerNode(LifecycleNode):
         result = super().on_activate(state)
         self._pilot.activate(self._settings)
         self._active = True
+        self._clock_seen = (-1, time.monotonic())
+        self._watchdog = Watchdog(
+            self._settings.watchdog_timeout, self._session.contract.control_period, self._on_stuck
+        )
+        self._watchdog.start()
         self._reset_replan_timer()
         self._control.start()
+        self._pulse.reset()
         if self._goal_from_file is not None and not self._latch.latched:
-            tolerance = self.tolerance(0.0)
-            self.pursue(GoalRequest([self._goal_from_file], self._settings.goal_file, tolerance))
+            goal = Goal(self._goal_from_file, self.tolerance(0.0))
+            self.pursue(GoalRequest([goal], self._settings.goal_file))
         self._update_status(PlanStatus.WAITING, "just activated", holding=True)
         self.get_logger().info("active")
         return result
@@ -204,7 +223,7 @@ class PlannerNode(LifecycleNode):
     def _set_up(self, session: PlannerSession) -> None:
         self._goal_from_file = None
         if self._settings.goal_file:
-            self._goal_from_file = goal_from_file(
+            self._goal_from_file = goal_from_text(
                 self._settings.goal_file, session.layout.cameras, session.image_size
             )
         contract = session.contract
@@ -224,20 +243,46 @@ class PlannerNode(LifecycleNode):
         self._control = ControlTimer(
             self, contract.control_period, self._safely(self._on_control_tick)
         )
+        self._pulse = self.create_timer(
+            contract.control_period,
+            self._safely(self._on_pulse),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+        self._pulse.cancel()
         self._status_timer.timer_period_ns = round(1e9 / self._settings.status_rate)
+        self._deadman = self._deadman_subscription = None
+        if self._settings.deadman_topic:
+            self._listen_for_deadman(self._settings)
         self._thread = PlanningThread(
             session.controller, self._now_ns, self._hand_over, session.threads
         )
         self._pilot = PlannerPilot(
-            session, self._thread, self.mission, self._latch, self._topics, self.get_logger().info
+            session,
+            self._thread,
+            self.mission,
+            self._latch,
+            self._topics,
+            self.get_parameter("use_sim_time").value,
+            self._deadman,
+            self.get_logger().info,
         )
         self._session = session
+
+    def _listen_for_deadman(self, settings: PlannerParameters) -> None:
+        self._deadman_subscription = self.create_subscription(
+            Bool, settings.deadman_topic, self._safely(self._on_deadman), qos.DEADMAN
+        )
+        topic = self._deadman_subscription.topic_name
+        self._deadman = DeadManSwitch(topic, settings.deadman_timeout)
 
     def _leave_active(self, reason: str) -> None:
         if not self._active:
             return
-        self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
+        self._watchdog.end()
+        with self._commanding:
+            self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
         self._active = False
+        self._pulse.cancel()
         self._control.stop()
         self._replan_timer.cancel()
         self._idle_report = self._configured_report("configured, not active")
@@ -251,7 +296,10 @@ class PlannerNode(LifecycleNode):
         if not self._thread.end(_PLAN_END_S):
             self.get_logger().warning("a plan is still being made; its result is dropped")
         self._control.destroy()
-        self.destroy_timer(self._replan_timer)
+        for timer in (self._replan_timer, self._pulse):
+            self.destroy_timer(timer)
+        if self._deadman_subscription is not None:
+            self.destroy_subscription(self._deadman_subscription)
         self._topics.destroy()
 
     # --- what the requests need (`lewm_ros.planner.requests.Host`) -------------------------------
@@ -276,8 +324,19 @@ class PlannerNode(LifecycleNode):
         Raises:
             ImageError: It cannot be read or has another size than the cameras' pictures.
         """
-        read = goal_from_file if isinstance(source, str) else goal_from_messages
-        return read(source, self._session.layout.cameras, self._session.image_size)
+        session = self._session
+        if session is None:
+            raise ConfigError("the planner is not configured: configure it first")
+        read = goal_from_text if isinstance(source, str) else goal_from_messages
+        return read(source, session.layout.cameras, session.image_size)
+
+    def captured_picture(self) -> NDArray[np.uint8]:
+        """Return what the cameras show at the moment, as the model sees it, ``(3 C, S, S)``.
+
+        Raises:
+            ImageError: There is no picture that one may act on.
+        """
+        return self._pilot.captured_picture(self._now_ns())
 
     def tolerance(self, asked: float) -> float | None:
         """Return the tolerance for a goal that asked for this one (0: the default)."""
@@ -315,10 +374,19 @@ class PlannerNode(LifecycleNode):
         stamp_ns = stamp_to_ns(message.header.stamp) if camera.clock == "header" else now_ns
         size = self._session.image_size
         refusal = self._pilot.picture_came(
-            camera.name, stamp_ns, now_ns, lambda: picture_from_message(message, camera, size)
+            camera.name,
+            stamp_ns,
+            now_ns,
+            lambda: picture_from_message(message, camera, size),
+            lambda: fingerprint(np.frombuffer(message.data, np.uint8)),
         )
         if refusal:
             self.get_logger().warning(f"picture refused: {refusal}", throttle_duration_sec=2.0)
+
+    def _on_deadman(self, message: Bool) -> None:
+        self._deadman.hear(message.data, time.monotonic())
+        if self._active and not message.data and not self._pilot.report.holding:
+            self._control_now()
 
     def _on_state(self, state: State, fields: dict[str, FieldSelector], message: Any) -> None:
         if not self._active:
@@ -345,12 +413,12 @@ class PlannerNode(LifecycleNode):
             self._control.start()
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        return check_changes(changes, lambda: self._session is not None)
+        return check_changes(changes, lambda: self._session is not None, lambda: self._active)
 
     def _on_parameters(self, changes: list[Parameter]) -> None:
         self._settings = read_parameters(self)
         if self._active:
-            self._pilot.settings = self._settings
+            self._pilot.apply(self._settings)
             if any(change.name == "replan_rate" for change in changes):
                 self._reset_replan_timer()
 
@@ -389,13 +457,15 @@ class PlannerNode(LifecycleNode):
 
     def _control_now(self) -> None:
         """Decide what to do now, publish it, and say so where it changed."""
-        state, command = self._pilot.decide(self._now_ns())
-        self._publish_command(command)
+        with self._commanding:
+            state, command = self._pilot.decide(self._now_ns())
+            self._publish_command(command)
         self._update_status(state, command.reason, command.hold)
 
     def _publish_command(self, command: SafeCommand) -> None:
+        """Publish, right after it was decided on; call it with the lock."""
         now_ns = self._now_ns()
-        if command.values is not None:
+        if command.values is not None and not self._settings.dry_run:
             began = time.perf_counter()
             self._topics.send_command(command.values, now_ns)
             self._pilot.report.publish_times.add(time.perf_counter() - began)
@@ -407,6 +477,8 @@ class PlannerNode(LifecycleNode):
         report.state, report.reason, report.holding = state, reason, holding
         self._pilot.refresh_report(self._now_ns())
         if report.key() != before:
+            if holding and state in (PlanStatus.WAITING, PlanStatus.FAILED):
+                self.get_logger().warning(f"holding: {reason}", throttle_duration_sec=1.0)
             self._publish_status()
 
     def _configured_report(self, reason: str) -> PlannerReport:
@@ -419,25 +491,50 @@ class PlannerNode(LifecycleNode):
         self._status_publisher.publish(self._report().message(self._now_ns()))
 
     def _on_status_timer(self) -> None:
-        now_ns, wall_s = self._now_ns(), time.monotonic()
-        if now_ns != self._clock_seen[0]:
-            self._clock_seen = (now_ns, wall_s)
+        now_ns = self._now_ns()
         if self._active:
-            still_s = wall_s - self._clock_seen[1]
-            # In lock step the scene's clock waits for the command that is withheld.
-            if still_s > self._settings.clock_timeout and not self._pilot.withheld:
-                self._hold_for(
-                    PlanStatus.WAITING,
-                    f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
-                )
             self._pilot.refresh_report(now_ns)
             self._requests.send_feedback(now_ns)
             request = self.mission.request
-            goal = None if request is None else request.picture
+            goal = None if request is None else request.goal.picture
             self._topics.send_imagination(
                 self._pilot.newest_picture, goal, self.mission.distance, now_ns
             )
         self._publish_status()
+
+    def _on_pulse(self) -> None:
+        """Feed the watchdog, and see whether ROS time goes on; by wall time."""
+        now_ns, wall_s = self._now_ns(), time.monotonic()
+        if not self._active:
+            return
+        self._watchdog.feed()
+        if now_ns != self._clock_seen[0]:
+            self._clock_seen = (now_ns, wall_s)
+        still_s = wall_s - self._clock_seen[1]
+        # In lock step the scene's clock waits for the command that is withheld.
+        if still_s > self._settings.clock_timeout and not self._pilot.withheld:
+            self._hold_for(
+                PlanStatus.WAITING,
+                f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
+            )
+
+    def _on_stuck(self, still_s: float) -> None:
+        """Hold in the place of callbacks that do not return; called in the watchdog's thread."""
+        reason = f"the node's callbacks stand still for {still_s:.1f} s: the watchdog holds"
+        # They may stand still with the lock; that must not keep the robot moving.
+        locked = self._commanding.acquire(timeout=_COMMAND_S)
+        try:
+            if not self._active:
+                return
+            self._publish_command(self._pilot.hold(reason, self._now_ns()))
+            report = self._pilot.report
+            report.watchdog_holds += 1
+        finally:
+            if locked:
+                self._commanding.release()
+        told = dataclasses.replace(report, state=PlanStatus.FAILED, reason=reason, holding=True)
+        self._status_publisher.publish(told.message(self._now_ns()))
+        self.get_logger().error(reason, throttle_duration_sec=1.0)
 
     def _on_diagnostics_timer(self) -> None:
         hardware = "" if self._session is None else self._session.device
@@ -450,7 +547,8 @@ class PlannerNode(LifecycleNode):
 
     def _hold_for(self, state: int, reason: str) -> None:
         """Publish the hold command outside the control rate."""
-        self._publish_command(self._pilot.hold(reason, self._now_ns()))
+        with self._commanding:
+            self._publish_command(self._pilot.hold(reason, self._now_ns()))
         self._update_status(state, reason, holding=True)
 
     def _safely(self, function: Callable[..., None]) -> Callable[..., None]:

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from lewm_ros.runtime import declare
 
 _LIVE = "may change at any time"
+_IDLE = "may change while the planner is not active"
 _FIXED = "fixed while the node is configured; clean up first"
 _START = "read once when the process starts"
 
@@ -78,6 +79,52 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "Consecutive pictures within the tolerance that make a goal reached [-].", _LIVE, 1, 1000,
     ),
     _Declaration(
+        "reached_time", 0.2,
+        "Time [s] by the pictures' stamps for which the goal must be within the tolerance, besides "
+        "reached_pictures.", _LIVE, 0.0, 60.0,
+    ),
+    _Declaration(
+        "progress_timeout", 0.0,
+        "Give a goal up when the distance has not become 5 % less for this long [s of ROS time]; "
+        "0: never.", _LIVE, 0.0, 3600.0,
+    ),
+    _Declaration(
+        "failure_timeout", 10.0,
+        "Give a goal up when planning has failed for this long [s of ROS time]; 0: never.",
+        _LIVE, 0.0, 3600.0,
+    ),
+    _Declaration(
+        "dry_run", False,
+        "Plan and report everything but publish no command: the robot stands, or others drive it.",
+        _IDLE,
+    ),
+    _Declaration(
+        "speed_scale", 1.0,
+        "Share of every command's way from the hold command that is published [-]: 0.2 drives at a "
+        "fifth of the speed.", _LIVE, 0.0, 1.0,
+    ),
+    _Declaration(
+        "deadman_topic", "",
+        "Topic of std_msgs/Bool that must say true, again and again, for the robot to move; "
+        "empty: none.",
+    ),
+    _Declaration(
+        "deadman_timeout", 0.5, "Time [s of wall time] for which one such message counts.",
+        _LIVE, 0.02, 60.0,
+    ),
+    _Declaration(
+        "frozen_timeout", -1.0,
+        "Hold when the pictures are the same to the last byte for this long [s] while the robot is "
+        "commanded to move: a frozen camera, or a robot that does not move. 0: never; -1: the "
+        "camera's timeout, but never in simulated time, where pictures have no noise.",
+        _LIVE, -1.0, 3600.0,
+    ),
+    _Declaration(
+        "watchdog_timeout", 0.5,
+        "Hold when the node's callbacks stand still for this long [s of wall time].",
+        _IDLE, 0.1, 60.0,
+    ),
+    _Declaration(
         "goal_file", "",
         "PNG or JPEG to drive to as soon as the node is active; empty: wait for ~/set_goal or "
         "~/reach_goal.",
@@ -92,7 +139,7 @@ DECLARATIONS: tuple[_Declaration, ...] = (
         "scene in lock step waits for it. Never on a robot.",
     ),
     _Declaration(
-        "clock_timeout", 2.0,
+        "clock_timeout", 0.5,
         "When ROS time stands still for this long [s of wall time], hold and say so.",
         _LIVE, 0.1, 3600.0,
     ),
@@ -119,6 +166,15 @@ class PlannerParameters:
     goal_tolerance: float
     goal_tolerance_factor: float
     reached_pictures: int
+    reached_time: float
+    progress_timeout: float
+    failure_timeout: float
+    dry_run: bool
+    speed_scale: float
+    deadman_topic: str
+    deadman_timeout: float
+    frozen_timeout: float
+    watchdog_timeout: float
     goal_file: str
     status_rate: float
     lock_step: bool
@@ -153,7 +209,7 @@ def read_parameters(node: Node) -> PlannerParameters:
 
 
 def check_changes(
-    changes: Iterable[Parameter], configured: Callable[[], bool]
+    changes: Iterable[Parameter], configured: Callable[[], bool], active: Callable[[], bool]
 ) -> SetParametersResult:
     """Refuse, by name and with the reason, what must not change now.
 
@@ -162,6 +218,7 @@ def check_changes(
     Args:
         changes: What somebody wants to set.
         configured: Whether the node holds a model at the moment.
+        active: Whether it may publish commands at the moment.
     """
     rows = {row.name: row for row in DECLARATIONS}
     for change in changes:
@@ -171,5 +228,11 @@ def check_changes(
                 successful=False,
                 reason=f"parameter {change.name!r} cannot change while the planner is "
                 "configured: deactivate it and clean it up first",
+            )
+        if row is not None and row.change == _IDLE and active():
+            return SetParametersResult(
+                successful=False,
+                reason=f"parameter {change.name!r} cannot change while the planner is active: "
+                "deactivate it first",
             )
     return SetParametersResult(successful=True)

@@ -7,14 +7,16 @@ whose outcomes are handed to `PlannerPilot.handle`. So nothing in here needs a l
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm_core.errors import ImageError
 from lewm_ros.msg import PlanStatus
-from lewm_ros.planner.mission import Ending, GoalRequest, Mission
+from lewm_ros.planner.mission import Ending, GoalRequest, Mission, Patience
 from lewm_ros.planner.moments import Moment, MomentCollector
 from lewm_ros.planner.parameters import PlannerParameters
 from lewm_ros.planner.session import PlannerSession
@@ -27,7 +29,7 @@ from lewm_ros.planner.thread import (
     PlanMade,
     PlanningThread,
 )
-from lewm_ros.safety import SafeCommand, StopLatch
+from lewm_ros.safety import DeadManSwitch, SafeCommand, StopLatch
 
 Log = Callable[[str], None]
 
@@ -38,14 +40,16 @@ _GOAL_FAILURE = "the goal cannot be encoded"
 class Graph(Protocol):
     """Who is at the other end of the planner's topics."""
 
-    command_topic: str
-
-    def camera_publishers(self) -> int:
-        """Number of publishers of the camera topic that has fewest."""
-        ...
-
     def command_listeners(self) -> int:
         """Number of subscribers of the command topic."""
+        ...
+
+    def why_nobody_listens(self) -> str:
+        """Why the command topic has no subscriber."""
+        ...
+
+    def why_no_pictures(self) -> str:
+        """Why a camera's pictures do not come, as far as the graph says; empty if it does not."""
         ...
 
 
@@ -58,6 +62,8 @@ class PlannerPilot:
         mission: What is asked for.
         latch: Whether somebody said stop.
         graph: Who else is there.
+        simulated: Whether ROS time is simulated.
+        deadman: What somebody has to hold down for the robot to move; None: nothing.
         log: Gets sentences for the operator.
     """
 
@@ -68,6 +74,8 @@ class PlannerPilot:
         mission: Mission,
         latch: StopLatch,
         graph: Graph,
+        simulated: bool,
+        deadman: DeadManSwitch | None,
         log: Log,
     ) -> None:
         self._session = session
@@ -77,6 +85,8 @@ class PlannerPilot:
         self._mission = mission
         self._latch = latch
         self._graph = graph
+        self._simulated = simulated
+        self._deadman = deadman
         self._log = log
         self._moments = MomentCollector(session.layout, session.contract)
         self._period_ns = round(session.contract.control_period * 1e9)
@@ -93,7 +103,7 @@ class PlannerPilot:
 
     def activate(self, settings: PlannerParameters) -> None:
         """Begin with nothing: no picture, no goal, counters at 0."""
-        self.settings = settings
+        self.apply(settings)
         self.report = PlannerReport(verdict=self._session.verdict_text)
         self._restart()
         self._moments.reset()
@@ -102,6 +112,23 @@ class PlannerPilot:
         self._guard.reset()
         self._guard.active = True
         self._mission.forget()
+
+    def apply(self, settings: PlannerParameters) -> None:
+        """Take over parameters that may change at any time."""
+        self.settings = settings
+        self.patience = Patience(
+            settings.reached_pictures,
+            settings.reached_time,
+            settings.progress_timeout,
+            settings.failure_timeout,
+        )
+        self._guard.speed_scale = settings.speed_scale
+        frozen_s: float | None = settings.frozen_timeout
+        if settings.frozen_timeout < 0.0:
+            frozen_s = 0.0 if self._simulated else None
+        self._moments.set_frozen_timeout(frozen_s)
+        if self._deadman is not None:
+            self._deadman.timeout_s = settings.deadman_timeout
 
     def deactivate(self, reason: str, now_ns: int) -> SafeCommand:
         """End what is pursued; returns the last command, hold."""
@@ -112,13 +139,25 @@ class PlannerPilot:
 
     # --- goals ----------------------------------------------------------------------------------
 
+    def captured_picture(self, now_ns: int) -> NDArray[np.uint8]:
+        """Return what the cameras show, ``(3 C, S, S)``.
+
+        Raises:
+            ImageError: There is no picture that one may act on.
+        """
+        problem = self._moments.problem(now_ns)
+        if problem or self.newest_picture is None:
+            raise ImageError(f"nothing to capture: {problem or 'no picture yet'}")
+        return self.newest_picture
+
     def pursue(self, request: GoalRequest, now_ns: int) -> None:
         """Take up a request; one that is under way is pre-empted."""
         self._thread.drop()
         self._controller.clear_goal()
         self._mission.begin(request, now_ns)
+        self._moments.try_again()
         self._want_goal()
-        self._log(f"pursuing {request.label}, tolerance {request.tolerance}")
+        self._log(f"pursuing {request.label}, tolerance {request.goal.tolerance}")
 
     def give_up(self, ending: Ending, message: str) -> None:
         """End what is pursued, and hold from the next command on."""
@@ -131,13 +170,18 @@ class PlannerPilot:
         request = self._mission.request
         self._plan_due_ns = None
         self._thread.want_goal(
-            GoalWanted(self._mission.serial, request.picture, request.tolerance)
+            GoalWanted(self._mission.serial, request.goal.picture, request.goal.tolerance)
         )
 
     # --- pictures and time ----------------------------------------------------------------------
 
     def picture_came(
-        self, camera: str, stamp_ns: int, now_ns: int, read: Callable[[], NDArray[np.uint8]]
+        self,
+        camera: str,
+        stamp_ns: int,
+        now_ns: int,
+        read: Callable[[], NDArray[np.uint8]],
+        mark: Callable[[], int] | None = None,
     ) -> str:
         """Take a picture.
 
@@ -146,11 +190,13 @@ class PlannerPilot:
             stamp_ns: When it was taken.
             now_ns: ROS time.
             read: Decodes it to ``(3, S, S)`` uint8; called only if the stamp is good.
+            mark: Returns a number that is the same for the same picture; None: not compared.
 
         Returns:
-            Why it could not be decoded; empty otherwise.
+            Why it cannot be used; empty otherwise.
         """
-        refusal = self._moments.picture_came(camera, stamp_ns, now_ns, read)
+        moving = self._guard.moving and not self.settings.dry_run
+        refusal = self._moments.picture_came(camera, stamp_ns, now_ns, read, mark, moving)
         self._look()
         return refusal
 
@@ -258,8 +304,9 @@ class PlannerPilot:
         mission = self._mission
         mission.picture_failure = seen.failure
         self._note_encoding(seen.encode_s)
-        needed = self.settings.reached_pictures
-        if seen.failure or not mission.saw(seen.stamp_ns, seen.distance, seen.reached, needed):
+        if seen.failure or not mission.saw(
+            seen.stamp_ns, seen.distance, seen.reached, self.patience
+        ):
             return
         self._log(f"goal reached: {mission.request.label}, distance {seen.distance:.4g}")
         if mission.arrive(now_ns):
@@ -284,11 +331,10 @@ class PlannerPilot:
         request = self._mission.request
         if request is not None:
             request.hear_clock(now_ns)
-        if request is not None and request.timed_out(now_ns):
-            text = (
-                f"goal not within the tolerance in {request.timeout_s:g} s ({request.label})"
-            )
-            self.give_up(Ending.TIMEOUT, text)
+        hopeless = self._mission.hopeless(now_ns, self.patience)
+        if hopeless is not None:
+            self._log(f"given up: {hopeless[1]}")
+            self.give_up(*hopeless)
         self.report.image_to_command = math.nan
         state, reason = self._reason_to_hold(now_ns)
         if reason:
@@ -323,7 +369,7 @@ class PlannerPilot:
 
     def published(self, command: SafeCommand, now_ns: int) -> None:
         """Take note of what was published."""
-        if command.values is not None:
+        if command.values is not None and not self.settings.dry_run:
             self._controller.record(now_ns, command.values)
             self.report.commands += 1
             self.report.commands_held += command.hold
@@ -340,6 +386,7 @@ class PlannerPilot:
             return PlanStatus.WAITING, f"no goal: {because}"
         obstacle = self._obstacle(now_ns)
         if obstacle:
+            mission.kept_waiting(now_ns)
             return PlanStatus.WAITING, obstacle
         if not self._thread.alive:
             return PlanStatus.FAILED, "the planning thread has ended, the log says why: restart"
@@ -347,12 +394,17 @@ class PlannerPilot:
 
     def _obstacle(self, now_ns: int) -> str:
         """Why nothing can be done until somebody else does something; empty if it can."""
+        if self._deadman is not None:
+            released = self._deadman.problem(time.monotonic())
+            if released:
+                return released
         problem = self._moments.problem(now_ns)
-        if problem and self._graph.camera_publishers() == 0:
-            return f"{problem}; nobody publishes it"
-        if not problem and self._graph.command_listeners() == 0:
-            return f"nobody listens on {self._graph.command_topic}"
-        return problem
+        if problem:
+            because = self._graph.why_no_pictures()
+            return f"{problem}; {because}" if because else problem
+        if self._graph.command_listeners() == 0 and not self.settings.dry_run:
+            return self._graph.why_nobody_listens()
+        return ""
 
     # --- reports --------------------------------------------------------------------------------
 
@@ -361,8 +413,8 @@ class PlannerPilot:
         report, request = self.report, self._mission.request
         report.goal = "" if request is None else request.label
         report.goal_tolerance = math.nan
-        if request is not None and request.tolerance is not None:
-            report.goal_tolerance = request.tolerance
+        if request is not None and request.goal.tolerance is not None:
+            report.goal_tolerance = request.goal.tolerance
         report.goal_distance = self._mission.distance
         report.plan_cost = self._mission.plan_cost
         counters = self._moments.counters
@@ -371,3 +423,5 @@ class PlannerPilot:
         report.images_refused = counters.refused
         report.commands_clipped = self._guard.counters.clipped
         report.commands_slowed = self._guard.counters.slowed
+        report.speed_scale = self.settings.speed_scale
+        report.dry_run = self.settings.dry_run

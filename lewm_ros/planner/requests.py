@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from lewm_core.errors import UserError
+from lewm_core.errors import PlanningError, UserError
 from lewm_ros.action import ReachGoal
-from lewm_ros.planner.mission import Ending, GoalRequest, Mission, Outcome
+from lewm_ros.planner.goals import CAPTURE
+from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission, Outcome
 from lewm_ros.planner.status import as_float32
 from lewm_ros.srv import SetGoal
+
+#: Of one request; their pictures lie in memory until it ends.
+_MOST_GOALS = 1000
 
 
 class Host(Protocol):
@@ -40,7 +46,11 @@ class Host(Protocol):
         ...
 
     def goal_picture(self, source: Sequence[Image] | str) -> NDArray[np.uint8]:
-        """A goal as the model sees it, ``(3 C, S, S)``; raises `UserError`."""
+        """A goal as the model sees it, ``(3 C, S, S)``; raises `UserError`. From any thread."""
+        ...
+
+    def captured_picture(self) -> NDArray[np.uint8]:
+        """What the cameras show at the moment, ``(3 C, S, S)``; raises `UserError`."""
         ...
 
     def tolerance(self, asked: float) -> float | None:
@@ -78,7 +88,11 @@ class PlannerRequests:
         self._host = host
         self._outcomes: dict[bytes, Future] = {}
         self._current: ServerGoalHandle | None = None
-        node.create_service(SetGoal, "~/set_goal", self._on_set_goal)
+        self._newest = b""
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="goals")
+        # In the default group nothing else, not even a command, would go on while it reads a goal.
+        reading = ReentrantCallbackGroup()
+        node.create_service(SetGoal, "~/set_goal", self._on_set_goal, callback_group=reading)
         node.create_service(Trigger, "~/stop", self._on_stop)
         node.create_service(Trigger, "~/resume", self._on_resume)
         self._server = ActionServer(
@@ -89,10 +103,12 @@ class PlannerRequests:
             goal_callback=self._on_goal,
             handle_accepted_callback=self._on_accepted,
             cancel_callback=self._on_cancel,
+            callback_group=reading,
         )
 
     def destroy(self) -> None:
         """Take the action server down; the node does so for its services."""
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self._server.destroy()
 
     def send_feedback(self, now_ns: int) -> None:
@@ -110,16 +126,39 @@ class PlannerRequests:
         feedback.elapsed.nanosec = int((elapsed_s - int(elapsed_s)) * 1e9)
         self._current.publish_feedback(feedback)
 
+    # --- pictures -------------------------------------------------------------------------------
+
+    async def _read(self, source: Sequence[Image] | str) -> NDArray[np.uint8]:
+        """Return a goal picture ``(3 C, S, S)``.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        if source == CAPTURE:
+            return self._host.captured_picture()
+        # A file may be large and its disk slow; commands must not wait for it.
+        done = Future(executor=self._node.executor)
+
+        def hand_over(read: Any) -> None:
+            done.set_result(read)
+            # Who awaits is looked at again when the executor's wait ends.
+            self._node.executor.wake()
+
+        self._reader.submit(self._host.goal_picture, source).add_done_callback(hand_over)
+        return (await done).result()
+
     # --- services -------------------------------------------------------------------------------
 
-    def _on_set_goal(self, asked: SetGoal.Request, answer: SetGoal.Response) -> SetGoal.Response:
-        answer.message = self._host.why_not() or self._take_service_goal(asked)
+    async def _on_set_goal(
+        self, asked: SetGoal.Request, answer: SetGoal.Response
+    ) -> SetGoal.Response:
+        answer.message = self._host.why_not() or await self._take_service_goal(asked)
         answer.success = not answer.message
         if answer.message:
             self._node.get_logger().warning(f"set_goal refused: {answer.message}")
         return answer
 
-    def _take_service_goal(self, asked: SetGoal.Request) -> str:
+    async def _take_service_goal(self, asked: SetGoal.Request) -> str:
         """Take up the goal of a `SetGoal` request; returns why it cannot be."""
         if asked.path and len(asked.image.data):
             return "both image and path are given: give one"
@@ -129,13 +168,15 @@ class PlannerRequests:
         if problem:
             return problem
         try:
-            pictures = [asked.image, *asked.further_images]
-            picture = self._host.goal_picture(asked.path or pictures)
+            picture = await self._read(asked.path or [asked.image, *asked.further_images])
         except UserError as error:
             return _line(error)
-        tolerance = self._host.tolerance(asked.tolerance)
-        self._host.pursue(GoalRequest([picture], asked.path or "service", tolerance))
-        return ""
+        # Meanwhile somebody may have stopped it.
+        refusal = self._host.why_not()
+        if not refusal:
+            goal = Goal(picture, self._host.tolerance(asked.tolerance))
+            self._host.pursue(GoalRequest([goal], asked.path or "service"))
+        return refusal
 
     def _on_stop(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
         self._host.stop("~/stop was called; ~/resume releases it")
@@ -161,68 +202,100 @@ class PlannerRequests:
         return GoalResponse.ACCEPT
 
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
-        future = Future(executor=self._node.executor)
-        self._outcomes[bytes(handle.goal_id.uuid)] = future
-        outcome = self._refusal(handle.request)
-        if outcome is not None:
-            self._node.get_logger().warning(f"reach_goal refused: {outcome.message}")
-            future.set_result(outcome)
-        else:
-            self._take_action_goal(handle, future.set_result)
+        key = bytes(handle.goal_id.uuid)
+        self._outcomes[key] = Future(executor=self._node.executor)
+        self._newest = key
+        self._node.executor.create_task(self._take_action_goal(handle))
         handle.execute()
 
-    def _refusal(self, asked: ReachGoal.Goal) -> Outcome | None:
-        """Why this request is not taken up, or None. One that is under way goes on then."""
+    async def _take_action_goal(self, handle: ServerGoalHandle) -> None:
+        """Read the goals, and pursue them; what cannot be taken up ends, and nothing else does."""
+        asked, key = handle.request, bytes(handle.goal_id.uuid)
+        answer = self._outcomes[key].set_result
+        outcome: Outcome | None = None
+        try:
+            goals = await self._read_goals(asked)
+        except UserError as error:
+            outcome = Outcome(Ending.INVALID_GOAL, _line(error))
+        # Meanwhile somebody may have stopped the planner, cancelled, or asked for something newer.
         if self._host.stopped():
-            return Outcome(Ending.STOPPED, self._host.why_not())
-        problem = _tolerance_problem(asked.tolerance)
+            outcome = Outcome(Ending.STOPPED, self._host.why_not())
+        elif self._host.why_not():
+            outcome = Outcome(Ending.FAILED, self._host.why_not())
+        elif handle.is_cancel_requested:
+            outcome = Outcome(Ending.CANCELLED, "cancelled by the client")
+        elif outcome is None and key != self._newest:
+            outcome = Outcome(Ending.PREEMPTED, "a newer goal took its place")
+        if outcome is not None:
+            self._node.get_logger().warning(f"reach_goal refused: {outcome.message}")
+            answer(outcome)
+            return
+        self._host.pursue(GoalRequest(goals, "action", answer))
+        self._current = handle
+
+    async def _read_goals(self, asked: ReachGoal.Goal) -> list[Goal]:
+        """Return the goals of an action.
+
+        Raises:
+            UserError: Naming the field that cannot be used.
+        """
+        sources = self._sources(asked)
+        number = len(sources)
+        tolerances = _one_for_each("tolerances", asked.tolerances, asked.tolerance, number)
+        timeouts = _one_for_each("timeouts", asked.timeouts, asked.timeout, number)
+        for tolerance in tolerances:
+            problem = _tolerance_problem(tolerance)
+            if problem:
+                raise PlanningError(problem)
+        for timeout in timeouts:
+            if timeout.sec < 0:
+                raise PlanningError(f"timeout is {timeout.sec} s: give 0 (no limit) or more")
+        goals = []
+        for (name, source), tolerance, timeout in zip(sources, tolerances, timeouts, strict=True):
+            try:
+                picture = await self._read(source)
+            except UserError as error:
+                raise PlanningError(f"{name}: {_line(error)}") from error
+            timeout_s = timeout.sec + timeout.nanosec * 1e-9
+            goals.append(Goal(picture, self._host.tolerance(tolerance), timeout_s))
+        return goals
+
+    def _sources(self, asked: ReachGoal.Goal) -> list[tuple[str, Sequence[Image] | str]]:
+        """Return each goal's field name, and its pictures (one of each camera) or path.
+
+        Raises:
+            UserError: There are none, too many of a kind, or not one of each camera.
+        """
         cameras = self._host.number_of_cameras()
-        if not asked.goals:
-            problem = "goals is empty: give at least one picture"
-        elif len(asked.goals) % cameras:
-            problem = (
+        if asked.goals and asked.paths:
+            raise PlanningError("both goals and paths are given: give one")
+        if not asked.goals and not asked.paths:
+            raise PlanningError("goals is empty: give at least one picture, or a path")
+        if len(asked.paths) > _MOST_GOALS or len(asked.goals) > _MOST_GOALS * cameras:
+            raise PlanningError(f"more than {_MOST_GOALS} goals: send them in several requests")
+        if len(asked.goals) % cameras:
+            raise PlanningError(
                 f"goals has {len(asked.goals)} pictures, but the model sees {cameras} cameras: "
                 "give one of each for every goal"
             )
-        if asked.timeout.sec < 0:
-            problem = f"timeout is {asked.timeout.sec} s: give 0 (no limit) or more"
-        if problem:
-            return Outcome(Ending.INVALID_GOAL, problem)
-        for index, images in enumerate(self._goals(asked)):
-            try:
-                self._host.goal_picture(images)
-            except UserError as error:
-                return Outcome(Ending.INVALID_GOAL, f"goals[{index * cameras}]: {_line(error)}")
-        return None
-
-    def _goals(self, asked: ReachGoal.Goal) -> list[Sequence[Image]]:
-        """The pictures of each goal, one of each camera."""
-        cameras = self._host.number_of_cameras()
-        return [
-            asked.goals[first : first + cameras] for first in range(0, len(asked.goals), cameras)
+        return [(f"paths[{index}]", path) for index, path in enumerate(asked.paths)] + [
+            (f"goals[{first}]", asked.goals[first : first + cameras])
+            for first in range(0, len(asked.goals), cameras)
         ]
 
-    def _take_action_goal(
-        self, handle: ServerGoalHandle, answer: Callable[[Outcome], None]
-    ) -> None:
-        asked = handle.request
-        pictures = [self._host.goal_picture(images) for images in self._goals(asked)]
-        timeout_s = asked.timeout.sec + asked.timeout.nanosec * 1e-9
-        request = GoalRequest(
-            pictures, "action", self._host.tolerance(asked.tolerance), timeout_s, answer
-        )
-        self._host.pursue(request)
-        self._current = handle
-
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        if self._current is None or handle.goal_id != self._current.goal_id:
+        if bytes(handle.goal_id.uuid) not in self._outcomes:
             return CancelResponse.REJECT
+        if self._current is None or handle.goal_id != self._current.goal_id:
+            # Its pictures are being read.
+            return CancelResponse.ACCEPT
         self._current = None
         self._host.give_up(Ending.CANCELLED, "cancelled by the client")
         return CancelResponse.ACCEPT
 
     async def _on_execute(self, handle: ServerGoalHandle) -> ReachGoal.Result:
-        outcome = await self._outcomes.pop(bytes(handle.goal_id.uuid))
+        outcome = await self._outcomes[bytes(handle.goal_id.uuid)]
+        del self._outcomes[bytes(handle.goal_id.uuid)]
         if self._current is not None and handle.goal_id == self._current.goal_id:
             self._current = None
         if handle.is_cancel_requested:
@@ -240,6 +313,19 @@ class PlannerRequests:
             goals_reached=outcome.goals_reached,
             final_distance=as_float32(outcome.final_distance),
         )
+
+
+def _one_for_each(name: str, given: Sequence[Any], default: Any, number: int) -> Sequence[Any]:
+    """Return one value for each goal.
+
+    Raises:
+        PlanningError: Some are given, but not one for each.
+    """
+    if len(given) not in (0, number):
+        raise PlanningError(
+            f"{name} has {len(given)} values for {number} goals: give one for each, or none"
+        )
+    return given if len(given) else [default] * number
 
 
 def _tolerance_problem(tolerance: float) -> str:

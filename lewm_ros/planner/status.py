@@ -59,6 +59,8 @@ class PlannerReport:
     state: int = PlanStatus.INACTIVE
     reason: str = "not configured"
     holding: bool = False
+    dry_run: bool = False
+    speed_scale: float = 1.0
     verdict: str = ""
     goal: str = ""
     goal_distance: float = math.nan
@@ -75,6 +77,7 @@ class PlannerReport:
     commands_held: int = 0
     commands_clipped: int = 0
     commands_slowed: int = 0
+    watchdog_holds: int = 0
     encode_times: Window = field(default_factory=Window)
     plan_times: Window = field(default_factory=Window)
     publish_times: Window = field(default_factory=Window)
@@ -93,6 +96,8 @@ class PlannerReport:
             state=self.state,
             reason="" if self.state == PlanStatus.PLANNING else self.reason,
             holding=self.holding,
+            dry_run=self.dry_run,
+            speed_scale=as_float32(self.speed_scale),
             verdict=self.verdict,
             goal=self.goal,
             goal_distance=as_float32(self.goal_distance),
@@ -109,6 +114,7 @@ class PlannerReport:
             candidates_dropped=self.candidates_dropped,
             commands=self.commands,
             commands_held=self.commands_held,
+            watchdog_holds=self.watchdog_holds,
         )
         for label, window in self._windows().items():
             if hasattr(message, f"{label}_p50"):
@@ -160,6 +166,9 @@ class PlannerReport:
             "commands_held": self.commands_held,
             "commands_clipped": self.commands_clipped,
             "commands_slowed": self.commands_slowed,
+            "watchdog_holds": self.watchdog_holds,
+            "speed_scale": self.speed_scale,
+            "dry_run": self.dry_run,
         }
         for label, window in self._windows().items():
             for percent, value in window.percentiles().items():

@@ -17,6 +17,7 @@ from lewm_core.data.fields import FieldSelector
 from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos
 from lewm_ros.command_messages import CommandWriter, message_class
+from lewm_ros.endpoints import why_nobody_hears, why_nothing_comes
 from lewm_ros.msg import ActionPlan, EpisodeEvent
 from lewm_ros.planner.messages import action_plan, imagination
 from lewm_ros.planner.thread import PlanMade
@@ -60,6 +61,7 @@ class PlannerTopics:
         self._imagination = node.create_lifecycle_publisher(
             Image, "~/imagination", _IMAGINATION_DEPTH
         )
+        self._cameras = layout.cameras
         self._images = [
             node.create_subscription(
                 message_class(camera.message),
@@ -91,9 +93,18 @@ class PlannerTopics:
         for publisher in (self._commands, self._plans, self._imagination):
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def camera_publishers(self) -> int:
-        """Number of publishers of the camera topic that has fewest."""
-        return min(self._node.count_publishers(image.topic_name) for image in self._images)
+    def why_no_pictures(self) -> str:
+        """Why a camera's pictures do not come, as far as the graph says; empty if it does not."""
+        problems = (
+            why_nothing_comes(self._node, image.topic_name, camera.message, qos.CAMERA_NEWEST)
+            for image, camera in zip(self._images, self._cameras, strict=True)
+        )
+        return next(filter(None, problems), "")
+
+    def why_nobody_listens(self) -> str:
+        """Why the command topic has no subscriber."""
+        message = self._contract.action.message
+        return why_nobody_hears(self._node, self.command_topic, message, qos.COMMAND)
 
     def command_listeners(self) -> int:
         """Number of subscribers of the command topic."""

@@ -123,6 +123,7 @@ class Driver:
     Attributes:
         streaming: Whether pictures are published, at 10 Hz, of a disc that moves.
         picture: What is shown; None: the disc moves.
+        noise: Whether the pictures differ a little even if the scene does not, as a camera's do.
         stamp_offset_s: Added to the pictures' stamps.
         companions: Called with every picture and its stamp (ns), after it was published.
         encoding: Overrides the encoding that the pictures state, if it is not empty.
@@ -140,6 +141,7 @@ class Driver:
         self.node = Node("driver", context=self._context)
         self.streaming = False
         self.picture: np.ndarray | None = None
+        self.noise = True
         self.stamp_offset_s = 0.0
         self.companions: list[Callable[[np.ndarray, int], None]] = []
         self.encoding = ""
@@ -336,6 +338,9 @@ class Driver:
             shown = self.picture
             if shown is None:
                 shown = picture_of(0.5 + 0.3 * math.cos(phase), 0.5 + 0.3 * math.sin(phase))
+            if self.noise:
+                shown = shown.copy()
+                shown[-1, -1] ^= iteration // 5 & 1
             now_ns = self.now_ns() if self.clock_ns is None else self.clock_ns
             self.publish_picture(shown, now_ns + round(self.stamp_offset_s * 1e9))
 

@@ -91,7 +91,7 @@ def test_a_newer_goal_takes_the_place_of_the_older(driver):
     assert driver.set_goal(THERE, tolerance=NEVER).success
     assert driver.result_of(second).reason == Result.PREEMPTED
     driver.wait_motion()
-    assert driver.status.goal == "service"
+    wait_until(lambda: driver.status.goal == "service", 5.0, "the status has another goal")
 
 
 def test_stop_holds_at_once_and_latches_until_resume_and_a_new_goal(driver):
