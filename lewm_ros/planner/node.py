@@ -53,6 +53,9 @@ with ros_imports("lewm_ros.planner"):
 _ACKNOWLEDGE_S = 0.5
 _PLAN_END_S = 5.0
 
+#: s after which the log has the same reason to hold again.
+_SAME_REASON_S = 5.0
+
 #: How long the watchdog waits for a command that is just being decided on.
 _COMMAND_S = 0.05
 
@@ -97,6 +100,7 @@ class PlannerNode(LifecycleNode):
         self._active = False
         self._commanding = threading.Lock()
         self._failure: UserError | None = None
+        self._logged = ("", 0.0)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._woken = self.create_guard_condition(self._safely(self._on_outcomes))
         self._requests = PlannerRequests(self, self)
@@ -478,8 +482,15 @@ class PlannerNode(LifecycleNode):
         self._pilot.refresh_report(self._now_ns())
         if report.key() != before:
             if holding and state in (PlanStatus.WAITING, PlanStatus.FAILED):
-                self.get_logger().warning(f"holding: {reason}", throttle_duration_sec=1.0)
+                self._log_hold(report.words(), reason)
             self._publish_status()
+
+    def _log_hold(self, words: str, reason: str) -> None:
+        # What comes and goes from tick to tick is told once in a while.
+        now_s = time.monotonic()
+        if words != self._logged[0] or now_s - self._logged[1] > _SAME_REASON_S:
+            self._logged = (words, now_s)
+            self.get_logger().warning(f"holding: {reason}")
 
     def _configured_report(self, reason: str) -> PlannerReport:
         return PlannerReport(reason=reason, verdict=self._session.verdict_text)

@@ -87,8 +87,11 @@ class PlannerReport:
 
     def key(self) -> tuple[int, str, bool, str]:
         """What makes a change worth reporting at once; numbers in a reason do not."""
-        words = " ".join(word for word in self.reason.split() if not word[0].isdigit())
-        return self.state, words, self.holding, self.goal
+        return self.state, self.words(), self.holding, self.goal
+
+    def words(self) -> str:
+        """Return the reason without its numbers."""
+        return " ".join(word for word in self.reason.split() if not word[0].isdigit())
 
     def message(self, now_ns: int) -> PlanStatus:
         """Return the report as ``~/status`` carries it."""

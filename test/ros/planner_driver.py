@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,6 +248,10 @@ class Driver:
             goals=[encode_image(picture) for picture in pictures], tolerance=tolerance
         )
         goal.timeout.sec = timeout_s
+        return self.send(goal, feedback)
+
+    def send(self, goal: ReachGoal.Goal, feedback=None):
+        """Send a ``~/reach_goal`` as it is; returns the goal's handle."""
         wait_until(self.reach.server_is_ready, 30.0, "the action server is not there")
         future = self.reach.send_goal_async(goal, feedback_callback=feedback)
         wait_until(future.done, 30.0, "the goal was not answered")
@@ -346,10 +350,13 @@ class Driver:
 
 
 @contextmanager
-def running_planner(folder: Path, **parameters) -> Iterator[Driver]:
+def running_planner(
+    folder: Path, program: Sequence[str] | None = None, **parameters
+) -> Iterator[Driver]:
     """Run a planner in a process of its own, with a driver beside it, in a graph of their own.
 
-    The checkpoint is at ``folder/checkpoint``; ``parameters`` go before the defaults. The process
+    The checkpoint is at ``folder/checkpoint``; ``program`` goes in the place of the module (see
+    `NodeProcess`); ``parameters`` go before the defaults. The process
     is ``driver.process``. With ``autostart`` (the default) it is active when this returns.
     """
     (folder / "quick.yaml").write_text(QUICK_PLANNER)
@@ -363,7 +370,9 @@ def running_planner(folder: Path, **parameters) -> Iterator[Driver]:
     }
     driver = Driver(int(environment["ROS_DOMAIN_ID"]))
     try:
-        with NodeProcess("planner", given, environment, folder / "planner.log") as process:
+        with NodeProcess(
+            "planner", given, environment, folder / "planner.log", program=program
+        ) as process:
             driver.process = process
             state = PlanStatus.WAITING if given["autostart"] else PlanStatus.INACTIVE
             driver.wait_status(state, timeout_s=60.0)

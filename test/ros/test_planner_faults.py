@@ -147,4 +147,6 @@ def test_a_model_that_predicts_nan_holds_and_keeps_trying(moving, tmp_path):
     wait_until(
         lambda: moving.process.output().count("planning failed") >= 1, 5.0, "the log is silent"
     )
+    assert moving.set_parameter("failure_timeout", 1.0) == ""
+    moving.wait_status(PlanStatus.WAITING, "no goal: no plan for 1 s: ")
     assert moving.process.running()

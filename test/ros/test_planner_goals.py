@@ -6,9 +6,13 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from builtin_interfaces.msg import Duration  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from lewm_core.data.bags import BagWriter  # noqa: E402
 from lewm_ros.action import ReachGoal  # noqa: E402
+from lewm_ros.codecs import encode_image  # noqa: E402
 from lewm_ros.msg import PlanStatus  # noqa: E402
 from lewm_ros.srv import SetGoal  # noqa: E402
 from test.helpers import wait_until  # noqa: E402
@@ -29,7 +33,7 @@ def planner(tmp_path_factory):
 
 @pytest.fixture
 def driver(planner):
-    planner.picture = None
+    planner.picture, planner.streaming = None, True
     planner.call(planner.resume_client, Trigger.Request())
     yield planner
     planner.call(planner.stop_client, Trigger.Request())
@@ -148,3 +152,72 @@ def test_a_goal_from_a_file_and_what_is_wrong_with_others(driver, tmp_path):
     assert not wrong.success and "tolerance" in wrong.message
     no_goals = driver.result_of(driver.send_goal([]))
     assert no_goals.reason == Result.INVALID_GOAL and "empty" in no_goals.message
+
+
+def test_a_goal_is_what_the_camera_shows(driver):
+    driver.picture = HERE
+    driver.wait_commands(10)
+    assert driver.set_goal(path="capture").success
+    status = driver.wait_status(PlanStatus.REACHED, "goal reached (capture)")
+    assert status.goal_distance == pytest.approx(0.0, abs=1e-3)
+    driver.streaming = False
+    driver.wait_commands(8)
+    answer = driver.set_goal(path="capture")
+    assert not answer.success and "nothing to capture" in answer.message
+    driver.streaming = True
+
+
+def test_goals_out_of_a_bag_each_with_its_own_tolerance_and_timeout(driver, tmp_path):
+    bag = write_pictures(tmp_path / "bag", {0.0: THERE, 1.0: HERE, 2.0: THERE})
+    driver.picture = HERE
+    goal = ReachGoal.Goal(
+        paths=[f"bag:{bag}@1.5s", f"bag:{bag}@end"],
+        tolerances=[0.01, NEVER],
+        timeouts=[Duration(sec=20), Duration(sec=1)],
+    )
+    result = driver.result_of(driver.send(goal))
+    assert result.reason == Result.TIMEOUT and result.goals_reached == 1, result.message
+    assert "in 1 s (action 2/2)" in result.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"paths": ["bag:{bag}@99s"]}, "paths[0]: {bag} has pictures on /camera/image_raw for 2.0"),
+        ({"paths": ["bag:{bag}"]}, "write bag:FOLDER@12.5s"),
+        ({"paths": ["bag:/no/bag@end"]}, "/no/bag does not exist"),
+        ({"paths": ["capture"], "tolerances": [0.1, 0.1]}, "tolerances has 2 values for 1 goals"),
+        ({"paths": ["capture"], "timeouts": [Duration(sec=-1)]}, "timeout is -1 s"),
+        ({"paths": ["capture"] * 1001}, "more than 1000 goals"),
+    ],
+)
+def test_what_is_wrong_with_a_goal_is_named(driver, tmp_path, fields, words):
+    bag = str(write_pictures(tmp_path / "bag", {0.0: THERE, 2.0: HERE}))
+    goal = ReachGoal.Goal(**fields)
+    goal.paths = [path.replace("{bag}", bag) for path in goal.paths]
+    result = driver.result_of(driver.send(goal))
+    assert result.reason == Result.INVALID_GOAL
+    assert words.replace("{bag}", bag) in result.message
+
+
+def test_a_goal_without_progress_is_given_up_by_name(driver):
+    assert driver.set_parameter("progress_timeout", 1.0) == ""
+    try:
+        driver.picture = HERE
+        result = driver.result_of(driver.send_goal([THERE], tolerance=NEVER))
+        assert result.reason == Result.NO_PROGRESS and "no progress in 1 s" in result.message
+        status = driver.wait_status(PlanStatus.WAITING, "no goal: no progress")
+        assert status.holding
+    finally:
+        assert driver.set_parameter("progress_timeout", 0.0) == ""
+
+
+def write_pictures(folder, pictures):
+    """Write a bag of pictures of the driver's camera, by seconds."""
+    with BagWriter(folder) as writer:
+        writer.add_topic("/camera/image_raw", "sensor_msgs/msg/Image")
+        for seconds, shown in pictures.items():
+            stamp_ns = round((100.0 + seconds) * 1e9)
+            data = serialize_message(encode_image(shown, stamp_ns))
+            writer.write_raw("/camera/image_raw", stamp_ns, data)
+    return folder
