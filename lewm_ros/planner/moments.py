@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class _Camera:
     watch: CameraWatch
     timeout_s: float
     pictures: deque[tuple[int, NDArray[np.uint8]]]
+    ahead_ns: int = field(default=0, init=False)
 
 
 class MomentCollector:
@@ -147,6 +148,8 @@ class MomentCollector:
             return reason
         if mark is not None:
             source.watch.compare(mark(), stamp_ns, moving)
+        # A stamp ahead of ROS time must not make a picture last longer than its timeout.
+        source.ahead_ns = max(0, stamp_ns - now_ns)
         source.watch.accept(stamp_ns)
         source.pictures.append((stamp_ns, picture))
         return ""
@@ -190,7 +193,8 @@ class MomentCollector:
         """Until when commands may rest on the newest moment; None if there is none."""
         if self._newest_ns is None:
             return None
-        return self._newest_ns + round(self._timeout_s / _NS)
+        ahead_ns = max(camera.ahead_ns for camera in self._cameras.values())
+        return self._newest_ns - ahead_ns + round(self._timeout_s / _NS)
 
     def problem(self, now_ns: int) -> str:
         """Why nothing may be done now, in one sentence; empty if the newest moment is good."""

@@ -56,6 +56,9 @@ _PLAN_END_S = 5.0
 #: s after which the log has the same reason to hold again.
 _SAME_REASON_S = 5.0
 
+#: s between two looks by which the system's clock may be corrected; more is a step.
+_CLOCK_STEP_S = 0.1
+
 #: How long the watchdog waits for a command that is just being decided on.
 _COMMAND_S = 0.05
 
@@ -168,6 +171,7 @@ class PlannerNode(LifecycleNode):
         self._pilot.activate(self._settings)
         self._active = True
         self._clock_seen = (-1, time.monotonic())
+        self._clock_offset_ns: int | None = None
         self._watchdog = Watchdog(
             self._settings.watchdog_timeout, self._session.contract.control_period, self._on_stuck
         )
@@ -412,9 +416,12 @@ class PlannerNode(LifecycleNode):
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if self._active:
-            self.get_logger().warning("ROS time was set back or its source changed: starting anew")
-            self._pilot.clock_jumped()
-            self._control.start()
+            self._start_anew("ROS time was set back or its source changed")
+
+    def _start_anew(self, reason: str) -> None:
+        self.get_logger().warning(f"{reason}: starting anew")
+        self._pilot.clock_jumped()
+        self._control.start()
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_changes(changes, lambda: self._session is not None, lambda: self._active)
@@ -515,6 +522,7 @@ class PlannerNode(LifecycleNode):
 
     def _on_pulse(self) -> None:
         """Feed the watchdog, and see whether ROS time goes on; by wall time."""
+        before_s = time.monotonic()
         now_ns, wall_s = self._now_ns(), time.monotonic()
         if not self._active:
             return
@@ -522,12 +530,24 @@ class PlannerNode(LifecycleNode):
         if now_ns != self._clock_seen[0]:
             self._clock_seen = (now_ns, wall_s)
         still_s = wall_s - self._clock_seen[1]
+        if wall_s - before_s < _CLOCK_STEP_S / 10:
+            # Not interrupted between the two clocks.
+            self._watch_system_clock(now_ns - round(wall_s * 1e9))
         # In lock step the scene's clock waits for the command that is withheld.
         if still_s > self._settings.clock_timeout and not self._pilot.withheld:
             self._hold_for(
                 PlanStatus.WAITING,
                 f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
             )
+
+    def _watch_system_clock(self, offset_ns: int) -> None:
+        """Notice that somebody sets the system's clock, which rclpy does not tell."""
+        before_ns, self._clock_offset_ns = self._clock_offset_ns, offset_ns
+        if self.get_parameter("use_sim_time").value or before_ns is None:
+            return
+        step_s = (offset_ns - before_ns) * 1e-9
+        if abs(step_s) > _CLOCK_STEP_S:
+            self._start_anew(f"the system's clock was set by {step_s:+.2f} s")
 
     def _on_stuck(self, still_s: float) -> None:
         """Hold in the place of callbacks that do not return; called in the watchdog's thread."""
