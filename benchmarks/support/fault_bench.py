@@ -8,11 +8,12 @@ The relays are in this process, the nodes in processes of their own, DDS everywh
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ class Relay:
 
     Attributes:
         fault: Gets each message's bytes and yields what is passed on in its place; None: the same.
+        noisy: Whether the last bit of every second message is turned over.
         ear: Hears every message's bytes before the fault does.
         given: When (wall time, ns) a message was passed on that may be acted on, and its stamp.
     """
@@ -87,9 +89,10 @@ class Relay:
         self.node, self.source, self.target = node, source, target
         self.message_type, self.asked, self.offered = message_type, asked, offered
         self.fault: Callable[[bytes], Iterable[Passed]] | None = None
+        self.noisy = False
         self.ear: Callable[[bytes], None] | None = None
         self.given: list[tuple[int, int]] = []
-        self._order = itertools.count()
+        self._order, self._count = itertools.count(), itertools.count()
         self._waiting: list[tuple[float, int, Any, int | None]] = []
         self._wake = threading.Condition()
         self._ended = False
@@ -141,6 +144,9 @@ class Relay:
     def _on_message(self, data: bytes) -> None:
         if self.ear is not None:
             self.ear(data)
+        if self.noisy:
+            # A camera's pictures are never the same twice; a simulated one's are.
+            data = data[:-1] + bytes([data[-1] ^ (next(self._count) & 1)])
         fault = self.fault
         if fault is None:
             self.send(0.0, data, stamp_in(data))
@@ -205,7 +211,7 @@ class FaultBench:
     ) -> None:
         self.contract, self.simulated = contract, simulated
         self.seen = Observed()
-        self._environment, self._folder = environment, folder
+        self._environment, self._folder, self._domain = environment, folder, domain
         self._context = Context()
         self._context.init(domain_id=domain)
         self.node = node = Node("faults", context=self._context)
@@ -224,6 +230,7 @@ class FaultBench:
         self._selectors = [FieldSelector.parse(item.selector) for item in action.fields]
         self._hold = np.array([float(item.hold) for item in action.fields])
         self.robot.ear = self._on_command
+        self.camera.noisy = True
         node.create_subscription(PlanStatus, "/planner/status", self._on_status, 50)
         state = contract.states[0]
         self._position = [FieldSelector.parse(item.selector) for item in state.fields[:2]]
@@ -269,6 +276,22 @@ class FaultBench:
             "planner", self._parameters, self._environment, log, program=[str(PLANNER)]
         )
 
+    def restart_planner(self) -> None:
+        """Wait until the planner's process has ended, start it again, and wait until it is active.
+
+        Raises:
+            UserError: One of them does not come.
+        """
+        self.planner.wait(_READY_S)
+        since = len(self.seen.statuses)
+        self.start_planner()
+        self.wait(
+            lambda: any(
+                status.state == PlanStatus.WAITING for _, status in self.seen.statuses[since:]
+            ),
+            "the planner does not come back", _READY_S,
+        )
+
     def close(self) -> None:
         """End everything."""
         for process in (self.planner, self.scene):
@@ -279,6 +302,18 @@ class FaultBench:
         self._thread.join(5.0)
         self.node.destroy_node()
         self._context.try_shutdown()
+
+    @contextlib.contextmanager
+    def stranger(self) -> Iterator[Node]:
+        """A node that joins the graph from elsewhere, for as long as this lasts."""
+        context = Context()
+        context.init(domain_id=self._domain)
+        node = Node("stranger", context=context)
+        try:
+            yield node
+        finally:
+            node.destroy_node()
+            context.try_shutdown()
 
     # --- an operator's hands --------------------------------------------------------------------
 
@@ -317,21 +352,25 @@ class FaultBench:
         """Pursue the goal, again."""
         since = len(self.seen.commands)
         self.wait(lambda: len(self.seen.statuses) > 0, "no status", _READY_S)
-        deadline = time.monotonic() + _ANSWER_S
-        while True:
-            answer = self.call(
-                self.set_goal,
-                SetGoal.Request(image=encode_image(self._goal[1]), tolerance=NEVER),
-            )
-            if answer.success or time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
-        if not answer.success:
-            raise UserError(f"the goal is refused: {answer.message}")
+        self._give_goal(SetGoal.Request(image=encode_image(self._goal[1]), tolerance=NEVER))
         self.wait(
             lambda: any(not command.holds for command in self.seen.commands[since:]),
             "the robot is not commanded to move", _ANSWER_S,
         )
+
+    def _give_goal(self, request: SetGoal.Request) -> None:
+        # Again and again: a planner that was just activated refuses, and where one was killed, the
+        # middleware asks the dead one for a while.
+        deadline, told = time.monotonic() + 2 * _ANSWER_S, "no answer"
+        while time.monotonic() < deadline:
+            future = self.set_goal.call_async(request)
+            with contextlib.suppress(UserError):
+                self.wait(future.done, "no answer", 3.0)
+            if future.done() and future.result().success:
+                return
+            told = future.result().message if future.done() else "no answer"
+            time.sleep(0.1)
+        raise UserError(f"the goal is refused: {told}")
 
     def set_parameter(self, name: str, value: Any) -> str:
         """Set a parameter of the planner; return why it was refused."""
