@@ -90,9 +90,9 @@ def _own_contract(model: WorldModel, checkpoint: str) -> Contract:
 
 
 def _check_types(contract: Contract) -> None:
-    """Raise a UserError if a message type is not installed."""
-    for message in contract.topic_types().values():
-        message_class(message)
+    """Raise a UserError if the type of a camera or of the commands is not installed."""
+    for camera in contract.cameras:
+        message_class(camera.message)
     CommandWriter(contract)
 
 

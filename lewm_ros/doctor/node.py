@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lewm_core.data.contract import Camera, State
-from lewm_core.errors import UserError
+from lewm_core.errors import ContractError, UserError
 from lewm_ros.runtime import declare, end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.doctor"):
@@ -116,10 +116,14 @@ class DoctorNode(Node):
                 camera: Listener(self, camera.topic, camera.message, look_at)
                 for camera in subject.contract.cameras
             }
-            self._states = {
-                state: Listener(self, state.topic, state.message)
-                for state in subject.contract.states
-            }
+            for state in subject.contract.states:
+                try:
+                    self._states[state] = Listener(self, state.topic, state.message)
+                except ContractError as error:
+                    finding = fail(f"state {state.name}", str(error), "or leave it out")
+                    given = state in self._given_states()
+                    note = "it can be neither recorded nor given to a model"
+                    subject.findings.append(finding if given else finding.lowered(note))
         return subject.findings
 
     def _wait_for_topics(self) -> None:
@@ -147,7 +151,7 @@ class DoctorNode(Node):
             return []
         return [
             state
-            for state in self._states
+            for state in self._subject.contract.states
             if any(field.name in layout.state_names for field in state.fields)
         ]
 
