@@ -16,6 +16,8 @@ from lewm_core.errors import ContractError, UserError
 from lewm_ros.runtime import declare, end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.doctor"):
+    from rclpy.clock import Clock as RosClock
+    from rclpy.clock import ClockType
     from rclpy.node import Node
     from rclpy.utilities import get_rmw_implementation_identifier
     from rosgraph_msgs.msg import Clock
@@ -32,6 +34,12 @@ with ros_imports("lewm_ros.doctor"):
 #: After the last topic was found: until its messages flow, and those behind it are known.
 _SETTLE_S = 0.5
 _POLL_S = 0.1
+#: For the check under way when the process is asked to end; the longest loads a checkpoint.
+_JOIN_S = 30.0
+
+
+class _Interrupted(Exception):
+    """The process is asked to end before all checks were done."""
 
 
 class DoctorNode(Node):
@@ -68,8 +76,13 @@ class DoctorNode(Node):
         self._subject = Subject()
         self._cameras: dict[Camera, Listener] = {}
         self._states: dict[State, Listener] = {}
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._examine, name="examination", daemon=True)
-        self._thread.start()
+        # Begins when the node is complete and spins: whatever is wrong with the command line is
+        # told before.
+        self._start_timer = self.create_timer(
+            0.0, self._on_start, clock=RosClock(clock_type=ClockType.STEADY_TIME)
+        )
 
     def close(self) -> None:
         """Called when the process ends.
@@ -77,8 +90,16 @@ class DoctorNode(Node):
         Raises:
             UserError: It was interrupted: that nothing failed so far does not count.
         """
+        self._ending.set()
+        if self._thread.is_alive():
+            # Not left behind: a thread inside a library's call aborts an interpreter that ends.
+            self._thread.join(_JOIN_S)
         if not self._finished:
             raise UserError("the doctor was interrupted before all checks were done; run it again")
+
+    def _on_start(self) -> None:
+        self._start_timer.cancel()
+        self._thread.start()
 
     # --- in a thread of its own, while the executor takes messages --------------------------------
 
@@ -94,12 +115,15 @@ class DoctorNode(Node):
             if self._settings["json"]:
                 self._report.write(Path(self._settings["json"]).expanduser())
             self._finished = True
+        except _Interrupted:
+            return
         except BaseException as raised:
             self._finished, error = True, raised
         end_node(1 if self._report.failed else 0, error)
 
     def _check(self, name: str, function: Callable[[], Iterable[Finding]]) -> None:
         """Report what a check finds; one that breaks is a failure, and the others go on."""
+        self._pause(0.0)
         try:
             findings = list(function())
         except Exception as error:
@@ -107,6 +131,15 @@ class DoctorNode(Node):
             findings = [fail(name, f"this check broke: {type(error).__name__}: {error}",
                              "report it with the traceback above")]  # fmt: skip
         self._report.add(findings)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep.
+
+        Raises:
+            _Interrupted: The process is asked to end.
+        """
+        if self._ending.wait(seconds):
+            raise _Interrupted
 
     def _open(self) -> list[Finding]:
         subject = open_subject(self._settings["contract"], self._settings["checkpoint"])
@@ -130,8 +163,8 @@ class DoctorNode(Node):
         """Wait until all that is wanted is there, or `wait` is over."""
         deadline = time.monotonic() + self._settings["wait"]
         while not self._all_there() and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        time.sleep(_SETTLE_S)
+            self._pause(_POLL_S)
+        self._pause(_SETTLE_S)
 
     def _all_there(self) -> bool:
         contract = self._subject.contract
@@ -162,7 +195,7 @@ class DoctorNode(Node):
         began_s = time.monotonic()
         for listener in listeners.values():
             listener.begin()
-        time.sleep(self._settings["seconds"])
+        self._pause(self._settings["seconds"])
         streams = {key: listener.end() for key, listener in listeners.items()}
         return streams, time.monotonic() - began_s
 

@@ -194,3 +194,7 @@ def test_an_interrupted_doctor_does_not_say_that_all_is_well(graph):
         output = process.output()
     assert "there is no contract 'push_tt'" in output and "did you mean 'push_t'" in output
     assert "error: the doctor was interrupted" in output
+
+
+def test_a_misspelt_parameter_is_one_line(graph):
+    assert "did you mean contract?" in graph.refuse("doctor", {"contrac": "push_t"})
