@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lewm_ros.codecs import encode_image, ns_to_stamp  # noqa: E402
 from lewm_ros.msg import PlanStatus  # noqa: E402
 from lewm_ros.processes import NodeProcess  # noqa: E402
 from test.helpers import wait_until  # noqa: E402
+from test.ros.conftest import Graph, _free_domain  # noqa: E402
 from test.ros.planner_driver import SMALL, make_checkpoint  # noqa: E402
 
 RATE_S = 0.05
@@ -59,13 +61,6 @@ class Robot:
             self.also(stamp_ns)
 
 
-@pytest.fixture
-def robot(graph):
-    robot = Robot(graph.node)
-    yield robot
-    robot.stop()
-
-
 def start_doctor(graph, parameters):
     """Start it; a short look is enough here."""
     log = graph.folder / "doctor.log"
@@ -73,11 +68,10 @@ def start_doctor(graph, parameters):
     return NodeProcess("doctor", {**defaults, **parameters}, graph.environment, log)
 
 
-def examine(graph, **parameters):
-    """Run the doctor to its end: exit status, findings by their check, all it printed."""
-    with start_doctor(graph, parameters) as process:
-        status = process.wait(60.0)
-        output = process.output()
+def finish(graph, process):
+    """Wait for the doctor's end: exit status, findings, all it printed."""
+    status = process.wait(60.0)
+    output = process.output()
     report = json.loads((graph.folder / "doctor.json").read_text())
     assert report["passed"] == (status == 0) == (report["failures"] == 0), output
     assert "Traceback" not in output and "this check broke" not in output, output
@@ -103,10 +97,12 @@ def test_with_the_scene_running_all_is_well(graph):
     graph.start("scene")
     reports = graph.collect(PlanStatus, "/planner/status", qos.STATUS)
     graph.wait(lambda: reports, "the planner does not report")
-    status, checks, output = examine(
-        graph, use_sim_time=True, checkpoint="push_t-nano", contract="push_t",
-        out=str(graph.folder), minimum_free_gib=0.001,
-    )  # fmt: skip
+    parameters = {
+        "use_sim_time": True, "checkpoint": "push_t-nano", "contract": "push_t",
+        "out": graph.folder, "minimum_free_gib": 0.001,
+    }  # fmt: skip
+    with start_doctor(graph, parameters) as process:
+        status, checks, output = finish(graph, process)
     assert status == 0, output
     assert output.strip().splitlines()[-1].endswith("nothing failed")
     found = {check["check"]: check for check in checks}
@@ -119,12 +115,62 @@ def test_with_the_scene_running_all_is_well(graph):
     assert found["checkpoint: lewm-check"]["found"] == "can plan"
 
 
-def test_another_size_late_stamps_no_camera_and_nobody_on_the_command_topic(graph, robot):
+def late_and_alone(graph, robot):
+    """Pictures of another size and of 2 s ago, a camera that is not there, nobody to command."""
     values = load_contract("push_t").to_dict()
     values["cameras"].append({**values["cameras"][0], "name": "wrist", "topic": "/wrist/image"})
     save_contract(Contract.from_dict(values), graph.folder / "two.yaml")
     robot.size, robot.stamp_offset_s = (160, 120), -2.0
-    status, checks, output = examine(graph, contract=graph.folder / "two.yaml", wait=1.0)
+    return {"contract": graph.folder / "two.yaml", "wait": 1.0}
+
+
+def still_and_latched(graph, robot):
+    """A clock that stands still, a robot that asks for latched commands, a second driver."""
+    clock = graph.node.create_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
+    robot.also = lambda stamp_ns: clock.publish(Clock(clock=ns_to_stamp(10**10)))
+    # A latched command is nothing that the planner offers.
+    graph.collect(TwistStamped, "/command", qos.STATUS)
+    graph.node.create_publisher(TwistStamped, "/command", qos.COMMAND)
+    return {"contract": "push_t", "use_sim_time": True}
+
+
+def frozen_and_unheard(graph, robot):
+    """A frozen camera, a state that the model is given and cannot get, commands of another type."""
+    config = SMALL.model_copy(update={"inputs": InputsConfig(state=("agent_x", "agent_y"))})
+    checkpoint = make_checkpoint(graph.folder / "state", config=config)
+    state = graph.node.create_publisher(JointState, "/scene/state", qos.CAMERA_SENSOR_DATA)
+
+    def send_state(stamp_ns):
+        message = JointState(position=[0.0] * 5)
+        message.header.stamp = ns_to_stamp(stamp_ns)
+        state.publish(message)
+
+    robot.also, robot.frozen = send_state, True
+    graph.collect(JointState, "/command", qos.COMMAND)
+    return {"checkpoint": checkpoint}
+
+
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory):
+    """What the doctor says of each, on a domain of its own; at once, since it mostly imports."""
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        runs = {}
+        for fault in (late_and_alone, still_and_latched, frozen_and_unheard):
+            domain, lock = _free_domain()
+            stack.callback(lock.close)
+            graph = Graph(domain, tmp_path_factory.mktemp(fault.__name__))
+            stack.callback(graph.close)
+            robot = Robot(graph.node)
+            stack.callback(robot.stop)
+            process = stack.enter_context(start_doctor(graph, fault(graph, robot)))
+            runs[fault] = (graph, process)
+        yield {fault: finish(*run) for fault, run in runs.items()}
+
+
+def test_another_size_late_stamps_no_camera_and_nobody_on_the_command_topic(examined):
+    status, checks, output = examined[late_and_alone]
     assert status == 1
     failed = failures(checks)
     assert set(failed) == {
@@ -141,13 +187,8 @@ def test_another_size_late_stamps_no_camera_and_nobody_on_the_command_topic(grap
     assert sum(line.startswith("FAIL ") for line in output.splitlines()) == 4
 
 
-def test_a_clock_that_stands_still_and_commands_that_do_not_get_through(graph, robot):
-    clock = graph.node.create_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
-    robot.also = lambda stamp_ns: clock.publish(Clock(clock=ns_to_stamp(10**10)))
-    # A latched command is nothing that the planner offers.
-    graph.collect(TwistStamped, "/command", qos.STATUS)
-    graph.node.create_publisher(TwistStamped, "/command", qos.COMMAND)
-    status, checks, output = examine(graph, contract="push_t", use_sim_time=True)
+def test_a_clock_that_stands_still_and_commands_that_do_not_get_through(examined):
+    status, checks, output = examined[still_and_latched]
     assert status == 1
     failed = failures(checks)
     assert set(failed) == {"clock", "commands: QoS"}, output
@@ -159,20 +200,8 @@ def test_a_clock_that_stands_still_and_commands_that_do_not_get_through(graph, r
     assert "/test also publishes /command" in output
 
 
-def test_a_state_that_the_model_is_given_and_a_frozen_camera(graph, robot):
-    inputs = InputsConfig(state=("agent_x", "agent_y"))
-    config = SMALL.model_copy(update={"inputs": inputs})
-    checkpoint = make_checkpoint(graph.folder / "state", config=config)
-    state = graph.node.create_publisher(JointState, "/scene/state", qos.CAMERA_SENSOR_DATA)
-
-    def send_state(stamp_ns):
-        message = JointState(position=[0.0] * 5)
-        message.header.stamp = ns_to_stamp(stamp_ns)
-        state.publish(message)
-
-    robot.also, robot.frozen = send_state, True
-    graph.collect(JointState, "/command", qos.COMMAND)
-    status, checks, output = examine(graph, checkpoint=checkpoint)
+def test_a_state_that_the_model_is_given_and_a_frozen_camera(examined):
+    status, checks, output = examined[frozen_and_unheard]
     assert status == 1
     failed = failures(checks)
     assert set(failed) == {"state scene: QoS", "camera top: content", "commands: subscriber"}
@@ -187,14 +216,11 @@ def test_a_state_that_the_model_is_given_and_a_frozen_camera(graph, robot):
     assert levels(checks)["checkpoint: lewm-check"] == "warning"
 
 
-def test_an_interrupted_doctor_does_not_say_that_all_is_well(graph):
+def test_an_interrupted_doctor_and_a_misspelt_parameter_end_with_one_line(graph):
     with start_doctor(graph, {"contract": "push_tt", "wait": 60.0, "seconds": 60.0}) as process:
+        assert "did you mean contract?" in graph.refuse("doctor", {"contrac": "push_t"})
         wait_until(lambda: "FAIL" in process.output(), 40.0, "no check is done")
         assert process.stop() == 1
         output = process.output()
     assert "there is no contract 'push_tt'" in output and "did you mean 'push_t'" in output
     assert "error: the doctor was interrupted" in output
-
-
-def test_a_misspelt_parameter_is_one_line(graph):
-    assert "did you mean contract?" in graph.refuse("doctor", {"contrac": "push_t"})
