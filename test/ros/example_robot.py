@@ -34,7 +34,7 @@ from lewm_ros import qos
 from lewm_ros.codecs import encode_compressed, encode_image, ns_to_stamp, stamp_to_ns
 from lewm_ros.dds import apply_profile
 
-STEP_S = 0.01
+STEP_S = 0.02
 NS = 1_000_000_000
 
 #: The parameters of the controllers that docs/first-robot.md names.
