@@ -71,15 +71,22 @@ def clean_shared_memory(folder: Path = Path("/dev/shm")) -> list[str]:
         The names of the removed files.
     """
     removed: list[str] = []
+    for path in abandoned_files(folder):
+        path.unlink(missing_ok=True)
+        removed.append(path.name)
+    return removed
+
+
+def abandoned_files(folder: Path = Path("/dev/shm")) -> list[Path]:
+    """Return the files that `clean_shared_memory` would remove: their process is gone."""
+    files: list[Path] = []
     for lock in sorted(folder.glob("fastrtps_*_el")) + sorted(folder.glob("fastdds_*_el")):
         if not _is_abandoned(lock):
             continue
         segment = lock.with_name(lock.name[: -len("_el")])
-        for path in (segment, lock, lock.with_name(f"sem.{segment.name}_mutex")):
-            if path.exists():
-                path.unlink(missing_ok=True)
-                removed.append(path.name)
-    return removed
+        candidates = (segment, lock, lock.with_name(f"sem.{segment.name}_mutex"))
+        files += [path for path in candidates if path.exists()]
+    return files
 
 
 def _is_abandoned(lock: Path) -> bool:

@@ -68,7 +68,7 @@ def test_commands_work(python: Path, command: str, tmp_path: Path) -> None:
     assert "example:" in output
 
 
-@pytest.mark.parametrize("node", ["planner", "scene", "record_dataset", "expert"])
+@pytest.mark.parametrize("node", ["planner", "scene", "record_dataset", "expert", "doctor"])
 def test_nodes_say_in_one_line_what_is_missing(python: Path, node: str, tmp_path: Path) -> None:
     output = run([str(python), "-m", f"lewm_ros.{node}"], tmp_path, plain_environment(), status=1)
     assert output.count("\n") == 1, output

@@ -79,19 +79,21 @@ def make_checkpoint(
     Args:
         folder: Where to.
         broken: Whether its predictions are NaN.
-        config: Of the model.
+        config: Of the model; its number of actions is the contract's.
         contract: In the place of Push-T's.
     """
     torch.manual_seed(0)
-    model = WorldModel(config).eval()
-    model.set_action_statistics([0.0, 0.0], [0.08, 0.08])
+    contract = contract or load_contract("push_t")
+    lower, upper, _, _ = contract.action_limits()
+    model = WorldModel(config.model_copy(update={"action_dim": len(lower)})).eval()
+    model.set_action_statistics(0.5 * (lower + upper), 0.27 * (upper - lower))
     with torch.no_grad():
         # Untrained, all pictures look alike; spread them so that distances mean something.
         list(model.projector.parameters())[-2].mul_(1000.0)
     if broken:
         with torch.no_grad():
             next(iter(model.predictor.parameters())).fill_(math.nan)
-    values = (contract or load_contract("push_t")).to_dict()
+    values = contract.to_dict()
     metadata = {"steps": 0, "latent": {"one_block_distance": 1.0}}
     return save_checkpoint(folder, model, values, metadata, "Untrained, for tests.")
 
