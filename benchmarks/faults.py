@@ -8,8 +8,9 @@ passes between them goes through relays in this process, which drop, delay, repe
 and spoil it; the planner is suspended, killed, blocked; operators do wrong things. Each fault comes
 while the robot moves, lasts some seconds, and ends. The table says for each:
 
-- hold: from the fault to the last command that moves; allowed: the camera's timeout and one control
-  period. "robot stops": until the robot stands; allowed: its own timeout, a period, and its coasting
+- hold: from the fault to the last command that moves; allowed: the camera's timeout and one
+  control period. "robot stops": until the robot stands; allowed: its own timeout, a period, and
+  its coasting
 - bad: commands outside the limits, not finite, or moving on a picture older than the timeout (and a
   period, where the pictures go on but must not be believed)
 - recovery: from the end of the fault to the next command that moves
