@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from lewm_ros.doctor.endpoints import owners
 from lewm_ros.doctor.report import Finding, fail, ok, warning
 from lewm_ros.doctor.streams import Arrival
+from lewm_ros.endpoints import owners
 
 _CHECK = "clock"
 _SYNC_CHECK = "clock: synchronised"

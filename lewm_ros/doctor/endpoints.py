@@ -5,57 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import QoSProfile
 
 from lewm_ros.doctor.report import Finding, fail, ok, warning
-
-#: No deadline, no lease: as the graph reports them. A profile of our own says 0.
-_INFINITE = Duration(nanoseconds=2**63 - 1)
-
-#: What rclpy calls the node of an endpoint that it has only just heard of, or that is no ROS node.
-_UNKNOWN = "_NODE_NAME_UNKNOWN_"
-
-
-def owner(info: Any) -> str:
-    """Return the full name of the node that an endpoint belongs to."""
-    if _UNKNOWN in (info.node_name, info.node_namespace):
-        return "a node that does not tell its name"
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-
-
-def owners(infos: Sequence[Any]) -> str:
-    """Return the nodes of these endpoints, for a sentence."""
-    return ", ".join(sorted({owner(info) for info in infos}))
-
-
-def policies(profile: QoSProfile) -> str:
-    """Return what decides whether two sides fit: ``reliable, volatile``, and what is unusual."""
-    words = [
-        profile.reliability.name.lower().replace("_", " "),
-        profile.durability.name.lower().replace("_", " "),
-    ]
-    # Infinite periods come back as about 292 years.
-    if 0 < profile.deadline.nanoseconds < 10**18:
-        words.append(f"deadline {profile.deadline.nanoseconds * 1e-9:g} s")
-    if profile.liveliness.name.startswith("MANUAL"):
-        words.append(f"liveliness {profile.liveliness.name.lower().replace('_', ' ')}")
-    return ", ".join(words)
-
-
-def explicit(profile: QoSProfile) -> QoSProfile:
-    """Return a profile of this package with its defaults spelt out, to compare it with others'."""
-    return QoSProfile(
-        reliability=profile.reliability,
-        durability=profile.durability,
-        history=profile.history,
-        depth=profile.depth,
-        deadline=profile.deadline if profile.deadline.nanoseconds else _INFINITE,
-        liveliness_lease_duration=profile.liveliness_lease_duration
-        if profile.liveliness_lease_duration.nanoseconds
-        else _INFINITE,
-    )
+from lewm_ros.endpoints import incompatibility, owner, owners, policies
 
 
 def judge_publishers(
@@ -93,16 +47,16 @@ def judge_publishers(
             )
         )
     for info in fitting:
-        result, reason = qos_check_compatible(info.qos_profile, explicit(asked))
+        reason = incompatibility(info.qos_profile, asked)
         sides = (
             f"{owner(info)} offers {policies(info.qos_profile)}, the planner asks for "
             f"{policies(asked)}"
         )
-        if result == QoSCompatibility.ERROR:
+        if reason:
             findings.append(
                 fail(
                     f"{check}: QoS", f"{sides} on {topic}: no message gets through "
-                    f"({_reason(reason)})",
+                    f"({reason})",
                     "set the publisher's reliability and durability to what is asked for",
                 )
             )
@@ -138,16 +92,16 @@ def judge_subscribers(
         if info.topic_type != message:
             continue
         findings.append(ok(name, f"{owner(info)} takes {message} on {topic}"))
-        result, reason = qos_check_compatible(explicit(offered), info.qos_profile)
+        reason = incompatibility(offered, info.qos_profile)
         sides = (
             f"the planner offers {policies(offered)}, {owner(info)} asks for "
             f"{policies(info.qos_profile)}"
         )
-        if result == QoSCompatibility.ERROR:
+        if reason:
             findings.append(
                 fail(
                     "commands: QoS", f"{sides} on {topic}: no command gets through "
-                    f"({_reason(reason)})",
+                    f"({reason})",
                     "let the robot's side ask for reliable or best effort, and volatile",
                 )
             )
@@ -196,7 +150,3 @@ def _judge_types(
 def _records(info: Any) -> bool:
     """Whether an endpoint is a recorder's (ours, or rosbag2's): it moves nothing."""
     return info.node_name.startswith(("record_dataset", "rosbag2_recorder"))
-
-
-def _reason(text: str) -> str:
-    return " ".join(text.replace("ERROR:", "").split()).rstrip(";.")

@@ -9,8 +9,8 @@ from typing import Any
 
 from lewm_core.paths import shared_folder
 from lewm_ros.dds import PROFILE_VARIABLES, abandoned_files
-from lewm_ros.doctor.endpoints import owners
 from lewm_ros.doctor.report import Finding, fail, ok, warning
+from lewm_ros.endpoints import owners
 
 _MIB = 2**20
 

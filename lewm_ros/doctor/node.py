@@ -30,6 +30,7 @@ with ros_imports("lewm_ros.doctor"):
     from lewm_ros.doctor.report import Finding, Report, fail, ok
     from lewm_ros.doctor.stamps import Demands, judge_rate, judge_stamps
     from lewm_ros.doctor.streams import Arrival, Listener, Stream, look_at
+    from lewm_ros.endpoints import owner
 
 #: After the last topic was found: until its messages flow, and those behind it are known.
 _SETTLE_S = 0.5
@@ -317,7 +318,7 @@ class DoctorNode(Node):
         own = [
             info
             for info in self.get_publishers_info_by_topic("/parameter_events")
-            if endpoints.owner(info) == self.get_fully_qualified_name()
+            if owner(info) == self.get_fully_qualified_name()
         ]
         return list(own[0].endpoint_gid) if own and rmw.startswith("rmw_fastrtps") else []
 

@@ -145,7 +145,7 @@ def test_a_robot_whose_qos_does_not_fit_is_named_with_both_sides(moving):
     )
     other = moving.node.create_subscription(TwistStamped, "/command", print, wanted)
     status = moving.wait_status(PlanStatus.WAITING, "the QoS does not fit")
-    assert "/driver asks for reliable, transient_local" in status.reason
+    assert "/driver asks for reliable, transient local" in status.reason
     assert "this node offers reliable, volatile" in status.reason
     wait_until(
         lambda: "holding: the QoS does not fit" in moving.process.output(), 5.0, "not in the log"
