@@ -485,7 +485,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("stamp before 1970", HOLDS, _stamp(-_NS), words="old"),
     Fault("stamps fall back by 0.3 s", GOES_ON, _shifted(-0.3, believed=True)),
     Fault("camera leaves and returns", HOLDS, _camera_restarts, words="nobody publishes"),
-    Fault("camera of another type", HOLDS, _camera_of_another_type, words="CompressedImage"),
+    Fault("camera of another type", HOLDS, _camera_of_another_type, 4.0, "CompressedImage"),
     Fault("a second camera, 160x120", GOES_ON, _second_camera),
     Fault("commands lost on their way", ROBOT_STOPS, _commands(_drop)),
     Fault("commands 1 s late", ROBOT_STOPS, _commands(_delay(1.0))),
