@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,6 +52,7 @@ class NodeProcess:
         environment: Mapping[str, str],
         log: Path,
         remappings: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         """Start the node.
 
@@ -61,6 +62,7 @@ class NodeProcess:
             environment: Of the process, see `isolated_environment`.
             log: File for what it prints.
             remappings: From one ROS name to another.
+            prefix: Put before the command: a program that becomes it (``nice``, ``taskset``).
         """
         self.name = name
         self.log = log
@@ -72,7 +74,7 @@ class NodeProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"lewm_ros.{name}", *arguments],
+                [*prefix, sys.executable, "-m", f"lewm_ros.{name}", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
