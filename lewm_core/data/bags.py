@@ -401,8 +401,8 @@ class BagReader:
         self.truncated = True
         count = sum(channel.message_count for channel in salvaged.channels.values())
         _LOGGER.warning(
-            "%s is cut short (its writer was killed?): %d messages up to the last complete chunk "
-            "are read, %d bytes behind it are lost",
+            "%s is cut short (its writer was killed, or still writes): %d messages up to the last "
+            "complete chunk are read, %d bytes behind it are not",
             path, count, salvaged.lost_bytes,
         )
         return salvaged
