@@ -148,7 +148,8 @@ def require_topics(
 ) -> None:
     """Check that a bag has the contract's topics, with the contract's types.
 
-    State topics may be missing: only probes read them.
+    State topics may be missing: only probes read them. Of commanded and executed actions, the one
+    that is not learned from may be missing.
 
     Args:
         path: Of the bag, for the message.
@@ -159,7 +160,7 @@ def require_topics(
     Raises:
         BagError: Names the missing topics and those that are there.
     """
-    needed = [*(camera.topic for camera in contract.cameras), contract.action.topic]
+    needed = [*(camera.topic for camera in contract.cameras), contract.action.learned.topic]
     missing = [topic for topic in needed if not counts.get(topic)]
     if missing:
         there = ", ".join(f"{topic} ({count})" for topic, count in counts.items())

@@ -9,11 +9,19 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make setup`")
 pytest.importorskip("lewm_ros.msg", reason="needs the built interfaces: run `make setup`")
 
+from geometry_msgs.msg import TwistStamped  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 
+from lewm_core.data import (  # noqa: E402
+    Contract,
+    align_episode,
+    load_contract,
+    save_contract,
+)
 from lewm_core.data.bags import BagReader, DamagedBagError  # noqa: E402
 from lewm_ros import qos  # noqa: E402
-from lewm_ros.codecs import encode_compressed  # noqa: E402
+from lewm_ros.codecs import encode_compressed, ns_to_stamp  # noqa: E402
 from test.ros.test_recorder import CAMERA, Robot, read, report, start, stop  # noqa: E402
 
 
@@ -56,6 +64,38 @@ def test_a_bag_is_read_while_it_is_written_and_the_recorder_does_not_mind(graph)
     assert report(out / name)["error"] == ""
     counters = report(out / name)["topics"].values()
     assert all(counter["dropped"] == counter["lost"] == 0 for counter in counters)
+
+
+def test_the_executed_action_is_recorded_beside_the_command(graph):
+    values = load_contract("push_t").to_dict()
+    values["action"]["executed"] = {
+        "topic": "/executed",
+        "message": "geometry_msgs/msg/TwistStamped",
+        "fields": ["twist.linear.x", "twist.linear.y"],
+    }
+    values["action"]["source"] = "executed"
+    contract = Contract.from_dict(values)
+    save_contract(contract, graph.folder / "both.yaml")
+    out = graph.folder / "data"
+    robot = Robot(graph)
+    graph.start("record_dataset", {"out": out, "contract": graph.folder / "both.yaml"})
+    report_of = graph.node.create_publisher(TwistStamped, "/executed", qos.COMMAND)
+    robot.wait_for_recorder()
+    graph.wait(lambda: report_of.get_subscription_count() == 1, "the report is not subscribed")
+    name = start(graph)
+    for index in range(4):
+        done = TwistStamped()
+        done.header.stamp = ns_to_stamp(10**9 + index * 10**8)
+        done.twist.linear.x = 0.5 * index
+        report_of.publish(done)
+        robot.publish(10**9 + index * 10**8)
+    assert report_of.wait_for_all_acked(Duration(seconds=10.0))
+    stop(graph)
+    assert load_contract(out) == contract
+    with BagReader(out / name) as reader:
+        assert set(reader.message_counts.values()) == {4} and len(reader.topics) == 4
+        (episode,) = align_episode(reader, load_contract(out))
+    np.testing.assert_allclose(episode.actions[:4, 0], [0.0, 0.5, 1.0, 1.5])
 
 
 def libraries(process: int | str) -> set[str]:
