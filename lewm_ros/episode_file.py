@@ -33,8 +33,8 @@ _NS_PER_S = 1_000_000_000
 _CLOSE_TIMEOUT_S = 60.0
 _IDLE_FLUSH_S = 0.5
 
-#: Bytes of disk that an episode keeps free for its end: the last chunk (a MiB, and the message that
-#: made it full) with the index, then the report.
+#: Bytes of disk that an episode keeps free for its end: all of them for the last chunk (a MiB, and
+#: the message that made it full) and the index, the last ones for the report.
 _RESERVE_BYTES = 8 * 2**20
 _REPORT_RESERVE_BYTES = 256 * 2**10
 
