@@ -95,6 +95,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="number of kills (default 20)")
     parser.add_argument("--speed", type=float, default=20.0,
                         help="times the contract's rate (default 20)")  # fmt: skip
+    parser.add_argument("--chunks", type=float, default=1.0,
+                        help="that one kill may cost: more on a machine so busy that messages wait "
+                        "for the recorder (default 1)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--keep", type=Path, help="folder to keep the bags in (default: none)")
     parser.add_argument("--source", nargs=4, metavar="", help=argparse.SUPPRESS)
@@ -124,7 +127,7 @@ def _benchmark(options: argparse.Namespace) -> dict[str, Any]:
         for span in spans:
             _judge(span, sizes)
         chunk = max(size for span in spans for size in _chunk_sizes(_file(span.bag)))
-    result = _report(spans, sizes, chunk)
+    result = _report(spans, sizes, chunk, options.chunks)
     print(f"{'recording_s':24} {recording_s:.0f}")
     result |= {"recording_s": recording_s, "seed": options.seed, "speed": options.speed}
     if not result["passed"]:
@@ -264,8 +267,17 @@ def _judge(span: Span, sizes: dict[str, int]) -> None:
         span.inside += sum(tick < max(there, default=span.first) for tick in missing)
 
 
-def _report(spans: list[Span], sizes: dict[str, int], chunk: int) -> dict[str, Any]:
-    """Print the table and return it with the sums."""
+def _report(
+    spans: list[Span], sizes: dict[str, int], chunk: int, allowed: float
+) -> dict[str, Any]:
+    """Print the table and return it with the sums.
+
+    Args:
+        spans: The rows.
+        sizes: Bytes of a message of every topic.
+        chunk: Bytes of the largest chunk.
+        allowed: Chunks that one kill may cost.
+    """
     rows = []
     for span in spans:
         size = sum(count * sizes[topic] for topic, count in span.lost.items())
@@ -298,7 +310,7 @@ def _report(spans: list[Span], sizes: dict[str, int], chunk: int) -> dict[str, A
     }  # fmt: skip
     for key, value in totals.items():
         print(f"{key:24} {value}")
-    passed = totals["largest_loss_kib"] <= totals["largest_chunk_kib"] and not any(
+    passed = totals["largest_loss_kib"] <= allowed * totals["largest_chunk_kib"] and not any(
         totals[key]
         for key in ("lost_inside", "wrong", "lost_without_kill", "episodes_changed_later")
     )

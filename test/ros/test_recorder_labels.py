@@ -154,21 +154,6 @@ def test_labels_of_episodes_that_are_on_and_that_are_over(graph):
     stop(graph)
 
 
-def test_an_episode_whose_recorder_was_killed_is_labelled(graph):
-    out = graph.folder / "data"
-    robot = Robot(graph)
-    recorder = graph.start("record_dataset", {"out": out, "autostart": True})
-    robot.wait_for_recorder()
-    for index in range(10):
-        robot.publish(SECOND + index)
-    graph.kill(recorder)
-    graph.start("record_dataset", {"out": out}, remappings={"__node": "heir"})
-    request = LabelEpisode.Request(label="failure")
-    answer = graph.call(LabelEpisode, "/heir/label_episode", request)
-    assert (answer.success, answer.message) == (True, "episode_000000")
-    assert report(out / "episode_000000") == {"episode": "episode_000000", "label": "failure"}
-
-
 def test_a_label_said_before_the_event_that_says_none(graph):
     out = graph.folder / "data"
     robot = Robot(graph)
