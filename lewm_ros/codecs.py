@@ -13,14 +13,22 @@ from typing import Any
 
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
 from lewm_core.data.images import ENCODINGS
 from lewm_core.data.images import decode_message as decode_directly
 from lewm_core.errors import ImageError
+from lewm_ros.stamps import ns_to_stamp, stamp_to_ns
 
-_NS_PER_S = 1_000_000_000
+__all__ = [
+    "ImageFiller",
+    "decode_by_cv_bridge",
+    "decode_message",
+    "encode_compressed",
+    "encode_image",
+    "ns_to_stamp",
+    "stamp_to_ns",
+]
 
 #: Encodings that `encode_image` writes: number of channels, and the OpenCV conversion from RGB.
 _FROM_RGB: dict[str, tuple[int, int | None]] = {
@@ -30,16 +38,6 @@ _FROM_RGB: dict[str, tuple[int, int | None]] = {
     "bgra8": (4, cv2.COLOR_RGB2BGRA),
     "mono8": (1, cv2.COLOR_RGB2GRAY),
 }
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Return a message's time stamp as integer nanoseconds."""
-    return stamp.sec * _NS_PER_S + stamp.nanosec
-
-
-def ns_to_stamp(time_ns: int) -> Time:
-    """Return integer nanoseconds (not negative) as a message's time stamp."""
-    return Time(sec=int(time_ns // _NS_PER_S), nanosec=int(time_ns % _NS_PER_S))
 
 
 class ImageFiller:

@@ -12,7 +12,7 @@ from lewm_core.data.contract import Contract
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.messages import complete_trajectory
 from lewm_core.errors import ContractError
-from lewm_ros.codecs import ns_to_stamp
+from lewm_ros.stamps import ns_to_stamp
 
 
 def message_class(type_name: str) -> type:

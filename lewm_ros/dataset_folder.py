@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from lewm_core.data import Contract, contract_differences, load_contract, save_contract
 from lewm_core.data.contract import CONTRACT_FILE
 from lewm_core.errors import ContractError, UserError
+from lewm_ros.episode_file import REPORT_FILE, write_report
+
+#: What an episode may be called by; empty: nothing. See also ``EpisodeEvent.msg``.
+LABELS = ("success", "failure", "discard", "")
+
+_STORAGE_SUFFIXES = (".mcap", ".db3")
 
 
 def prepare_folder(out: Path, contract: Contract) -> None:
@@ -47,3 +56,66 @@ def free_folder(out: Path, name: str, prefix: str) -> Path:
         if (match := re.fullmatch(re.escape(prefix) + r"(\d+)", path.name))
     ]
     return out / f"{prefix}{max(numbers, default=-1) + 1:06d}"
+
+
+def find_episode(out: Path, name: str) -> Path:
+    """Return the folder of a recorded episode.
+
+    Args:
+        out: Folder of the dataset.
+        name: Of the episode; empty: the one that was written last.
+
+    Raises:
+        UserError: There is no such episode; in particular for whatever lies outside of the dataset.
+    """
+    episodes = {storage.parent.name: storage for storage in _storage_files(out)}
+    if name:
+        if name not in episodes:
+            raise UserError(f"{out} has no episode {name!r}: give the name of its folder")
+        return out / name
+    if not episodes:
+        raise UserError(f"{out} has no episode yet")
+    # Not by the folders' time: it changes when an episode is labelled.
+    return max(episodes.values(), key=lambda file: (file.stat().st_mtime_ns, file.name)).parent
+
+
+def label_folder(folder: Path, label: str) -> None:
+    """Write a label into the report of an episode that is over.
+
+    An episode whose recorder was killed has no report: it gets one with nothing but the label.
+
+    Raises:
+        UserError: The report cannot be read.
+        OSError: The disk refuses; the report is as it was.
+    """
+    path = folder / REPORT_FILE
+    report = {"episode": folder.name}
+    if path.exists():
+        try:
+            report = dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise UserError(f"{path} is not a recorder's report ({error}): remove it") from error
+    write_report(folder, {**report, "label": label})
+
+
+def remove_episode(folder: Path) -> None:
+    """Delete an episode, such that nobody reads a half of it.
+
+    Raises:
+        OSError: It cannot be deleted.
+    """
+    # Readers of datasets leave hidden folders out.
+    hidden = folder.with_name(f".{folder.name}.discarded")
+    if hidden.exists():
+        shutil.rmtree(hidden)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _storage_files(out: Path) -> Iterator[Path]:
+    """Yield the storage file of every episode; links lead out of the dataset and do not count."""
+    for folder in out.iterdir():
+        if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
+            files = [file for file in folder.iterdir() if file.suffix in _STORAGE_SUFFIXES]
+            if files:
+                yield max(files)

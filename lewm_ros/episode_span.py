@@ -28,6 +28,7 @@ class EpisodeSpan:
         closes_at: When its file is closed, in s of `time.monotonic`: simulated time may stand
             still, or run many times faster than messages travel.
         events: What is known of its begin and end, for the report.
+        label: ``success``, ``failure`` or empty, for the report.
         file: Where its messages go; None while there is nothing to write. An episode that is
             known to be over gets one with its first message: a recorder that joins late hears
             of episodes of which it will see nothing (see `lewm_ros.qos.EPISODE_PUBLISHER`).
@@ -39,6 +40,7 @@ class EpisodeSpan:
     reason: str = ""
     closes_at: float = math.inf
     events: list[dict[str, Any]] = field(default_factory=list)
+    label: str = ""
     file: EpisodeFile | None = None
 
     @property
@@ -74,6 +76,13 @@ class EpisodeSpans:
         yield from self.settling
         if self.on is not None:
             yield self.on
+
+    def find(self, name: str) -> EpisodeSpan | None:
+        """Return the episode of this name; empty: the one that is on, or else the newest.
+
+        Of several with the same name it is the newest.
+        """
+        return next((span for span in reversed([*self]) if name in ("", span.title)), None)
 
     def owner(self, stamp_ns: int) -> EpisodeSpan | None:
         """Return the episode that a message stamped at this time (ns) belongs to, or None.

@@ -108,6 +108,8 @@ RECORDER = (
     Argument("storage", "Of the bags.", choices=("mcap", "sqlite3")),
     Argument("queue_mib", "MiB that may wait for the disk.", float),
     Argument("settle_time", "s of real time for the last messages of an ended episode.", float),
+    Argument("pre_trigger", "s before start_episode that are part of the episode.", float),
+    Argument("pre_trigger_mib", "MiB that pre_trigger may keep in memory.", float),
     Argument("minimum_free_gib", "GiB of disk that stay free.", float),
     Argument("quota_gib", "GiB recorded in all; 0: no limit.", float),
 )

@@ -53,6 +53,7 @@ class NodeProcess:
         log: Path,
         remappings: Mapping[str, str] | None = None,
         program: Sequence[str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         """Start the node.
 
@@ -63,6 +64,7 @@ class NodeProcess:
             log: File for what it prints.
             remappings: From one ROS name to another.
             program: What Python is given in the place of ``-m lewm_ros.NAME``.
+            prefix: Put before the command: a program that becomes it (``nice``, ``taskset``).
         """
         self.name = name
         self.log = log
@@ -74,7 +76,7 @@ class NodeProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
-                [sys.executable, *(program or ("-m", f"lewm_ros.{name}")), *arguments],
+                [*prefix, sys.executable, *(program or ("-m", f"lewm_ros.{name}")), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

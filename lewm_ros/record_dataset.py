@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import time
 from collections import deque
@@ -13,32 +12,39 @@ from typing import Any
 
 from lewm_core.data import load_contract
 from lewm_core.errors import BagError, UserError
-from lewm_ros.dataset_folder import free_folder, prepare_folder
-from lewm_ros.runtime import declare, log_parameters, ros_imports, run_node
+from lewm_ros.dataset_folder import (
+    LABELS,
+    find_episode,
+    free_folder,
+    label_folder,
+    prepare_folder,
+    remove_episode,
+)
+from lewm_ros.disk_guard import DiskGuard
+from lewm_ros.pre_trigger import PreTriggerBuffer
+from lewm_ros.recorder_parameters import declare_parameters
+from lewm_ros.runtime import log_parameters, ros_imports, run_node
 
 with ros_imports("lewm_ros.record_dataset"):
-    from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+    from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.clock import Clock, ClockType
     from rclpy.node import Node
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
-    from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.episode_file import EpisodeFile
     from lewm_ros.episode_span import EpisodeSpan, EpisodeSpans
     from lewm_ros.msg import EpisodeEvent
+    from lewm_ros.recorder_diagnostics import diagnostics
+    from lewm_ros.srv import LabelEpisode
+    from lewm_ros.stamps import stamp_to_ns
     from lewm_ros.topic_taps import TopicTap
 
-_GIB = 2**30
 _MIB = 2**20
 
 #: Messages kept while no episode is on: those of an episode's first moment may arrive before the
 #: event that begins it.
 _EARLY_MESSAGES = 256
-
-#: Default of settle_time, s: fifty of the heartbeats after which a message that was lost on the
-#: way is asked for again (20 ms, config/fastdds).
-_SETTLE_S = 1.0
 
 #: s between two looks at what has settled, or, at the very end, at what still arrives.
 _SETTLE_PERIOD_S = 0.1
@@ -59,8 +65,9 @@ class RecordDatasetNode(Node):
     ``~/start_episode`` and ``~/stop_episode``, by the events of a scene or a teleoperation node
     (``follow_events``), or at once (``autostart``). With events, an episode's file is closed
     ``settle_time`` after its end, since its last messages may arrive after that event; the next
-    episode may be on by then. Counters per topic (received, written, dropped, lost, gaps) are
-    logged, written to ``recorder.json`` beside the bag, and published on ``/diagnostics``.
+    episode may be on by then. ``~/label_episode`` labels an episode or discards it. Counters
+    per topic (received, written, dropped, lost, gaps) are logged, written to ``recorder.json``
+    beside the bag, and published on ``/diagnostics``.
 
     example: python -m lewm_ros.record_dataset --ros-args -p out:=data/mine -p autostart:=true
     """
@@ -72,7 +79,7 @@ class RecordDatasetNode(Node):
             UserError: If a parameter, the contract or the folder cannot be used.
         """
         super().__init__("record_dataset")
-        self._settings = _declare_parameters(self)
+        self._settings = declare_parameters(self)
         if not self._settings["out"]:
             raise UserError("parameter out is empty: give a folder, as in -p out:=data/mine")
         contract = load_contract(self._settings["contract"])
@@ -84,8 +91,18 @@ class RecordDatasetNode(Node):
         self._settled: EpisodeSpan | None = None
         self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
+        self._guard = DiskGuard(
+            self._out, self._settings["minimum_free_gib"], self._settings["quota_gib"]
+        )
         self._complaint = ""
+        #: What the disk refused last; empty since an episode has begun after that.
+        self._disk_failure = ""
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
+        self._before: PreTriggerBuffer[_Stamped] | None = None
+        if self._settings["pre_trigger"]:
+            self._before = PreTriggerBuffer(
+                self._settings["pre_trigger"], int(self._settings["pre_trigger_mib"] * _MIB)
+            )
         types = dict(contract.topic_types())
         for topic in filter(None, self._settings["extra_topics"]):
             types.setdefault(self.resolve_topic_name(topic, only_expand=True), None)
@@ -100,6 +117,7 @@ class RecordDatasetNode(Node):
             )
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(Trigger, "~/stop_episode", self._on_stop)
+        self.create_service(LabelEpisode, "~/label_episode", self._on_label)
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS
         )
@@ -196,8 +214,16 @@ class RecordDatasetNode(Node):
                 self._complain(f"{span.file.name}: messages are dropped, {reason}")
 
     def _keep_early(self, message: _Stamped) -> None:
-        """Keep a message that belongs to no episode, until the event of its episode arrives."""
-        tap, stamp_ns, _, data = message
+        """Keep a message that belongs to no episode, until its episode begins."""
+        tap, stamp_ns, receive_ns, data = message
+        if self._before is not None:
+            short = self._before.short
+            self._before.add(receive_ns, len(data), message)
+            if self._before.short and not short:
+                self._complain(
+                    f"pre_trigger_mib {self._settings['pre_trigger_mib']:g} does not hold "
+                    f"pre_trigger {self._settings['pre_trigger']:g} s: the oldest messages go"
+                )
         if self._events is None:
             return
         self._early.append(message)
@@ -245,6 +271,39 @@ class RecordDatasetNode(Node):
         response.success, response.message = True, self._finish(self._spans.on, "service")
         return response
 
+    def _on_label(
+        self, request: LabelEpisode.Request, response: LabelEpisode.Response
+    ) -> LabelEpisode.Response:
+        try:
+            response.message = self._label(request.episode, request.label)
+            response.success = True
+        except (UserError, OSError) as error:
+            response.message = " ".join(str(error).split())
+        return response
+
+    def _label(self, name: str, label: str) -> str:
+        """Label an episode and return which one it was.
+
+        Raises:
+            UserError: The label or the episode is not known.
+            OSError: The disk refuses.
+        """
+        if label not in LABELS:
+            raise UserError(f"label {label!r} is none of success, failure, discard")
+        span = self._spans.find(name)
+        if span is not None:
+            if label == "discard":
+                return self._finish(span, "label", discard=True)
+            span.label = label
+            return span.title
+        folder = find_episode(self._out, name)
+        if label == "discard":
+            remove_episode(folder)
+            self.get_logger().info(f"episode {folder.name} is discarded, as its label asks")
+        else:
+            label_folder(folder, label)
+        return folder.name
+
     def _follow(self, event: EpisodeEvent) -> None:
         """Do what an event asks for."""
         stamp_ns = stamp_to_ns(event.header.stamp)
@@ -268,6 +327,8 @@ class RecordDatasetNode(Node):
         if not begins and event.label == "discard":
             self._finish(span, "event", discard=True)
         elif not begins:
+            # What a person said goes before an event that says nothing.
+            span.label = event.label or span.label
             self._spans.settle("event", stamp_ns, self._settings["settle_time"])
 
     def _close_settled(self) -> None:
@@ -289,11 +350,15 @@ class RecordDatasetNode(Node):
         """
         if self._spans.on is not None:
             raise UserError(f"episode {self._spans.on.title} is on: call stop_episode first")
-        # What arrived before this moment and still waits is not part of the episode.
-        self._drain()
+        # What arrived before this moment and still waits is not part of it, but for pre_trigger.
+        self._keep(self._drain())
         span = EpisodeSpan()
         name = self._open(span, reason)
         self._spans.on = span
+        if self._before is not None:
+            before = self._before.take(self.get_clock().now().nanoseconds)
+            self._keep(before)
+            span.file.early = len(before)
         return name
 
     def _try_open(self, span: EpisodeSpan) -> bool:
@@ -317,9 +382,9 @@ class RecordDatasetNode(Node):
         if guard:
             raise BagError(guard)
         folder = free_folder(self._out, span.name, self._settings["episode_prefix"])
-        self._complaint = ""
         queue_bytes = int(self._settings["queue_mib"] * _MIB)
         span.file = EpisodeFile(folder, queue_bytes, self._settings["storage"])
+        self._complaint = self._disk_failure = ""
         span.file.events = span.events
         if span.reason:
             span.file.over()
@@ -343,15 +408,18 @@ class RecordDatasetNode(Node):
         name, file = span.title, span.file
         nothing = True
         if file is not None:
-            report = file.close(reason or span.reason)
+            report = file.close(reason or span.reason, span.label)
             self._recorded_bytes += file.size
             nothing = span.since_ns is not None and not file.received
+            if file.failure is not None:
+                self._disk_failure = report["error"]
+                self.get_logger().error(f"{name}: {self._disk_failure}")
             if discard or nothing:
-                shutil.rmtree(file.folder)
+                self._remove(file.folder)
             elif report["error"]:
                 self._complain(f"{name}: {report['error']}")
         if discard:
-            outcome = "is discarded, as its event asks"
+            outcome = f"is discarded, as its {reason} asks"
         elif nothing:
             # Most often a late joiner hears of it, which missed it (see qos.EPISODE_PUBLISHER).
             outcome = "is over: nothing recorded"
@@ -360,23 +428,19 @@ class RecordDatasetNode(Node):
         self.get_logger().info(f"episode {name} {outcome}")
         return name
 
+    def _remove(self, folder: Path) -> None:
+        """Delete an episode's folder; if the disk refuses that, nothing else may stop."""
+        try:
+            remove_episode(folder)
+        except OSError as error:
+            self._complain(f"{folder} cannot be deleted: {error}")
+
     # The disk, and what operators see.
 
     def _disk_complaint(self) -> str:
         """Return why nothing may be recorded, or an empty text."""
-        free = shutil.disk_usage(self._out).free / _GIB
-        least = self._settings["minimum_free_gib"]
-        if free < least:
-            return (
-                f"disk of {self._out} has {free:.1f} GiB free, minimum_free_gib is {least:g}: "
-                "free some space or choose another out"
-            )
-        quota = self._settings["quota_gib"]
         current = sum(span.file.size for span in self._spans if span.file is not None)
-        used = (self._recorded_bytes + current) / _GIB
-        if quota and used > quota:
-            return f"{used:.3g} GiB are recorded, quota_gib is {quota:g}: raise it or start anew"
-        return ""
+        return self._guard.complaint(self._recorded_bytes + current)
 
     def _watch(self) -> None:
         """Guard the disk and publish diagnostics."""
@@ -386,7 +450,10 @@ class RecordDatasetNode(Node):
             for span in list(self._spans):
                 self._finish(span, "disk guard")
             self._complain(guard)
-        if self._spans.on is not None:
+        for span in list(self._spans):
+            if span.file is not None and span.file.failure is not None:
+                self._finish(span, "disk failure")
+        if self._spans.on is not None and self._spans.on.file is not None:
             for text in self._spans.on.file.complaints.values():
                 self._complain(text)
         self._publish_diagnostics(guard)
@@ -397,53 +464,10 @@ class RecordDatasetNode(Node):
 
     def _publish_diagnostics(self, guard: str) -> None:
         episode = self._spans.on.file if self._spans.on is not None else None
-        status = DiagnosticStatus(name=f"{self.get_name()}: recording", hardware_id="")
-        counters = episode.counters if episode is not None else {}
-        if guard or (episode is not None and episode.failure):
-            status.level = DiagnosticStatus.ERROR
-            status.message = guard or str(episode.failure)
-        elif self._complaint:
-            status.level, status.message = DiagnosticStatus.WARN, self._complaint
-        else:
-            status.level = DiagnosticStatus.OK
-            status.message = f"recording {episode.name}" if episode is not None else "idle"
-        values = {"episode": episode.name if episode is not None else ""}
-        for topic, c in counters.items():
-            for key in ("received", "written", "dropped", "lost"):
-                values[f"{topic} {key}"] = str(getattr(c, key))
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
+        failure = self._disk_failure or (episode.failure if episode is not None else None)
+        message = diagnostics(self.get_name(), episode, guard or failure, self._complaint)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-
-def _declare_parameters(node: Node) -> dict[str, Any]:
-    """Declare all parameters and return their values."""
-    entries = [
-        ("out", "", "Folder of the dataset; made if missing, continued if its contract is the "
-         "same.", {}),
-        ("contract", "push_t", "Contract: a YAML file, or the name of one that ships.", {}),
-        ("extra_topics", [""], "Topics recorded besides the contract's, of any type.", {}),
-        ("autostart", False, "Begin an episode at once.", {}),
-        ("follow_events", False, "Begin and end episodes by the events on /episode; an episode "
-         "that ends with the label 'discard' is deleted.", {}),
-        ("settle_time", _SETTLE_S, "s of real time after the event that ends an episode for which "
-         "its messages may still arrive, even while the next one is on.",
-         {"minimum": 0.0, "maximum": 5.0}),
-        ("episode_prefix", "episode_", "Episodes without a name of their own are called this and "
-         "a number.", {}),
-        ("storage", "mcap", "Of the bags.", {"choices": ("mcap", "sqlite3")}),
-        ("queue_mib", 1024.0, "MiB that may wait for a disk that stalls; beyond it messages are "
-         "dropped and counted.", {"minimum": 0.001, "maximum": 65536.0}),
-        ("minimum_free_gib", 2.0, "GiB of disk that stay free: the recorder stops before.",
-         {"minimum": 0.0, "maximum": 1e6}),
-        ("quota_gib", 0.0, "GiB this node may record in all; 0: no limit.",
-         {"minimum": 0.0, "maximum": 1e6}),
-    ]  # fmt: skip
-    return {
-        name: declare(node, name, default, description, **limits)
-        for name, default, description, limits in entries
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

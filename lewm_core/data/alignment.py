@@ -12,13 +12,12 @@ without a picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lewm_core.data.bags import BagReader, RawMessage
-from lewm_core.data.contract import Action, ActionField, Contract, State, StateField
+from lewm_core.data.contract import Action, Contract, NumberStream
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import BagError
 
@@ -52,7 +51,8 @@ class EpisodeStreams:
         path: Of the bag.
         picture_stamps_ns: One per camera of the contract, ``(P,)`` int64 ns, in the order of
             receipt, by the camera's clock.
-        actions: Commands; ``(M, A)``.
+        actions: What the contract's ``action.source`` says, commands or what the robot did;
+            ``(M, A)``.
         states: One per state topic of the contract.
         pictures: One per camera: the serialised picture messages in the order of receipt; None
             where they were not kept.
@@ -122,10 +122,12 @@ def read_streams(reader: BagReader, contract: Contract, keep_bytes: int = 0) -> 
         BagError: Topics are missing, stamps cannot be used, or a selected field is not there.
     """
     reader.require(contract)
-    collectors: dict[str, _Collector] = {
-        entry.topic: _Collector(reader, entry, entry.fields)
-        for entry in (contract.action, *contract.states)
-    }
+    learned = contract.action.learned
+    collectors = {learned.topic: _Collector(reader, learned)}
+    for state in contract.states:
+        selectors = tuple(field.selector for field in state.fields)
+        stream = NumberStream(state.topic, state.clock, selectors)
+        collectors[state.topic] = _Collector(reader, stream)
     cameras = {camera.topic: camera for camera in contract.cameras}
     stamps: dict[str, list[int]] = {topic: [] for topic in cameras}
     pictures: dict[str, list[RawMessage]] | None = None
@@ -150,7 +152,7 @@ def read_streams(reader: BagReader, contract: Contract, keep_bytes: int = 0) -> 
         reader.name,
         str(reader.path),
         picture_stamps_ns,
-        collectors[contract.action.topic].signal(contract.max_gap),
+        collectors[learned.topic].signal(contract.max_gap),
         [collectors[state.topic].signal(contract.max_gap) for state in contract.states],
         None if pictures is None else list(pictures.values()),
     )
@@ -328,12 +330,10 @@ def _integral(
 class _Collector:
     """Gathers the selected numbers of one topic."""
 
-    def __init__(
-        self, reader: BagReader, entry: Action | State, fields: Sequence[ActionField | StateField]
-    ) -> None:
+    def __init__(self, reader: BagReader, entry: NumberStream) -> None:
         self._reader = reader
         self._entry = entry
-        self._selectors = [FieldSelector.parse(field.selector) for field in fields]
+        self._selectors = [FieldSelector.parse(selector) for selector in entry.selectors]
         self._stamps: list[int] = []
         self._values: list[list[float]] = []
 

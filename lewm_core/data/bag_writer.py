@@ -8,10 +8,9 @@ of all message types travel inside.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -25,23 +24,17 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2.errors import WriterError
-from rosbags.rosbag2.storage_mcap import McapWriter
-from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import TypesysError
 
+from lewm_core.data.bag_storage import STORAGE_ERRORS, FlushingWriter
 from lewm_core.data.messages import add_type, make_typestore, typestore
 from lewm_core.errors import BagError
 
 #: rosbag2's metadata version: 8 keeps QoS as a string of numbers, which Humble to Kilted read.
 _METADATA_VERSION = 8
 _FOREVER = QosTime(9223372036, 854775807)
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 StorageName = Literal["mcap", "sqlite3"]
 CompressionName = Literal["zstd", "none"]
@@ -67,56 +60,16 @@ def make_qos(
     )
 
 
-class _McapStorage(McapWriter):
-    """rosbags' MCAP writer, with every finished chunk handed to the operating system at once."""
-
-    last_flush_s = 0.0
-
-    def __init__(self, path: Path, compression: CompressionMode) -> None:
-        super().__init__(path, compression)
-        if compression == CompressionMode.STORAGE:
-            # rosbags writes no checksums; without one, damage decodes to wrong numbers in silence.
-            options = {zstd.CompressionParameter.checksum_flag: 1}
-            self.compressor = partial(zstd.compress, options=options)
-
-    def close_chunk(self) -> None:
-        super().close_chunk()
-        self.bio.flush()
-        self.last_flush_s = time.monotonic()
-
-    def flush(self) -> None:
-        """Finish the pending chunk, if there is a message in it."""
-        if self.chunk.msgs:
-            self.close_chunk()
-        self.last_flush_s = time.monotonic()
-
-
-class _Sqlite3Storage(Sqlite3Writer):
-    """rosbags' sqlite3 writer, with transactions that end now and then."""
-
-    last_flush_s = 0.0
-
-    def flush(self) -> None:
-        """Commit what has been written."""
-        self.conn.commit()
-        self.last_flush_s = time.monotonic()
-
-
-class _FlushingWriter(Writer):
-    """rosbags' writer on the two storages above."""
-
-    STORAGE_PLUGINS = {
-        StoragePlugin.MCAP: _McapStorage,
-        StoragePlugin.SQLITE3: _Sqlite3Storage,
-    }
-
-
 class BagWriter:
     """Writes one rosbag2 bag: a folder with the storage file and ``metadata.yaml``.
 
     After ``kill -9`` everything up to the last finished chunk is readable (`BagReader` does, with
     a warning). A chunk ends at 1 MiB, and at the first write after ``flush_s``; a recorder whose
     topics may fall silent calls `flush_if_due` now and then. Not for several threads at once.
+
+    A disk that is full costs no earlier chunk either. What is pending then stays pending: after
+    room was made, `flush` or `close` bring it to disk. What `close` cannot write is lost, and
+    `counts` and `sizes` are without it.
 
     Args:
         path: Folder of the bag; must not exist. Its name is the episode's name.
@@ -126,7 +79,8 @@ class BagWriter:
         custom_data: Kept in ``metadata.yaml``, such as ``{"seed": "3"}``.
 
     Raises:
-        BagError: The folder exists already.
+        BagError: The folder exists already, or the disk refuses a database.
+        OSError: The disk refuses a file; nothing of the bag is left.
     """
 
     def __init__(
@@ -139,11 +93,15 @@ class BagWriter:
     ) -> None:
         self.path = Path(path)
         self.flush_s = flush_s
-        #: Messages written, per topic.
-        self.counts: dict[str, int] = {}
+        #: Messages written, and their bytes, per topic.
+        self.counts: Counter[str] = Counter()
+        self.sizes: Counter[str] = Counter()
+        #: Of these, what is pending.
+        self._pending_counts: Counter[str] = Counter()
+        self._pending_sizes: Counter[str] = Counter()
         plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
         try:
-            self._writer = _FlushingWriter(
+            self._writer = FlushingWriter(
                 self.path, version=_METADATA_VERSION, storage_plugin=plugin
             )
             if storage == "mcap" and compression == "zstd":
@@ -154,8 +112,12 @@ class BagWriter:
             self._writer.open()
         except WriterError as error:
             raise BagError(f"{self.path}: {error} Give another name or remove it") from error
+        except STORAGE_ERRORS as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise
+            raise BagError(f"{self.path} cannot be made: {error}; make room") from error
         self._storage: Any = self._writer.storage
-        self._storage.last_flush_s = time.monotonic()
         self._connections: dict[str, Connection] = {}
         self._store = typestore()
         self._closed = False
@@ -196,7 +158,7 @@ class BagWriter:
         self._connections[topic] = self._writer.add_connection(
             topic, type_name, typestore=self._store, offered_qos_profiles=profiles
         )
-        self.counts[topic] = 0
+        self.counts[topic] = self.sizes[topic] = 0
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes | memoryview) -> None:
         """Write a message as it came (CDR).
@@ -208,13 +170,23 @@ class BagWriter:
 
         Raises:
             BagError: The topic was not announced.
+            OSError, sqlite3.Error: The disk refuses; see `flush`.
         """
         connection = self._connections.get(topic)
         if connection is None:
             raise BagError(f"{self.path}: {topic} was not announced; call add_topic first")
         self._writer.write(connection, stamp_ns, data)
-        self.counts[topic] += 1
-        self.flush_if_due()
+        for counter, number in (
+            (self.counts, 1),
+            (self.sizes, len(data)),
+            (self._pending_counts, 1),
+            (self._pending_sizes, len(data)),
+        ):
+            counter[topic] += number
+        if self._storage.full:
+            self.flush()
+        else:
+            self.flush_if_due()
 
     def write(self, topic: str, stamp_ns: int, message: Any) -> None:
         """Serialise and write a rosbags message (see `lewm_core.data.messages.make_message`).
@@ -234,17 +206,37 @@ class BagWriter:
     def flush_if_due(self) -> None:
         """Hand pending messages to the operating system if the last time is ``flush_s`` ago."""
         if time.monotonic() - self._storage.last_flush_s > self.flush_s:
-            self._storage.flush()
+            self.flush()
 
     def flush(self) -> None:
-        """Hand pending messages to the operating system now."""
+        """Hand pending messages to the operating system now.
+
+        Raises:
+            OSError, sqlite3.Error: The disk refuses; the messages stay pending.
+        """
         self._storage.flush()
+        self._pending_counts.clear()
+        self._pending_sizes.clear()
 
     def close(self) -> None:
-        """Finish the bag and write ``metadata.yaml``. A second call does nothing."""
-        if not self._closed:
-            self._closed = True
+        """Finish the bag and write ``metadata.yaml``. A second call does nothing.
+
+        Raises:
+            OSError, sqlite3.Error: The disk refuses. The bag is then one that was cut short: what
+                had reached the disk before can be read.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.flush()
             self._writer.close()
+        except STORAGE_ERRORS:
+            self.counts.subtract(self._pending_counts)
+            self.sizes.subtract(self._pending_sizes)
+            self._writer.abort()
+            self.path.joinpath("metadata.yaml.tmp").unlink(missing_ok=True)
+            raise
 
     def discard(self) -> None:
         """Close the bag and remove its folder: the episode is not wanted."""

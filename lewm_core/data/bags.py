@@ -148,7 +148,8 @@ def require_topics(
 ) -> None:
     """Check that a bag has the contract's topics, with the contract's types.
 
-    State topics may be missing: only probes read them.
+    State topics may be missing: only probes read them. Of commanded and executed actions, the one
+    that is not learned from may be missing.
 
     Args:
         path: Of the bag, for the message.
@@ -159,7 +160,7 @@ def require_topics(
     Raises:
         BagError: Names the missing topics and those that are there.
     """
-    needed = [*(camera.topic for camera in contract.cameras), contract.action.topic]
+    needed = [*(camera.topic for camera in contract.cameras), contract.action.learned.topic]
     missing = [topic for topic in needed if not counts.get(topic)]
     if missing:
         there = ", ".join(f"{topic} ({count})" for topic, count in counts.items())
@@ -401,8 +402,8 @@ class BagReader:
         self.truncated = True
         count = sum(channel.message_count for channel in salvaged.channels.values())
         _LOGGER.warning(
-            "%s is cut short (its writer was killed?): %d messages up to the last complete chunk "
-            "are read, %d bytes behind it are lost",
+            "%s is cut short (its writer was killed, or still writes): %d messages up to the last "
+            "complete chunk are read, %d bytes behind it are not",
             path, count, salvaged.lost_bytes,
         )
         return salvaged

@@ -175,7 +175,7 @@ def check_recorded_contracts(bags: Iterable[Path], contract: Contract) -> None:
         recorded = folder / CONTRACT_FILE
         if not recorded.is_file():
             continue
-        differences = contract_differences(load_contract(recorded), contract)
+        differences = contract_differences(load_contract(recorded), contract, recordings=True)
         if differences:
             raise ContractError(
                 f"{folder} was recorded with another contract ({recorded.name} there != the one "

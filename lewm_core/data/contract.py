@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
@@ -154,6 +154,47 @@ class StateField(_Strict):
         return _parsed(value)
 
 
+class Executed(_Strict):
+    """A topic on which the robot reports the action that it took in truth.
+
+    Attributes:
+        topic: Absolute ROS topic.
+        message: Type of the message.
+        clock: Which stamp aligns it.
+        fields: Selectors of the action vector's numbers, in the order of the action's fields and in
+            their units.
+    """
+
+    topic: Topic
+    message: str
+    clock: Clock = "header"
+    fields: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @field_validator("fields")
+    @classmethod
+    def _selectors_parse(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_parsed(value) for value in values)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Executed:
+        _check_message(self.message, self.clock, [(selector, selector) for selector in self.fields])
+        return self
+
+
+class NumberStream(NamedTuple):
+    """Where numbers are found in a recording.
+
+    Attributes:
+        topic: Absolute ROS topic.
+        clock: Which stamp aligns it.
+        selectors: Of the numbers, in order.
+    """
+
+    topic: str
+    clock: Clock
+    selectors: tuple[str, ...]
+
+
 class Action(_Strict):
     """The command topic.
 
@@ -166,6 +207,8 @@ class Action(_Strict):
         resample: ``latest``: the newest command at a control tick is the action of that tick;
             ``mean``: the commands in force during the tick, averaged over time.
         fields: The action vector, in order.
+        executed: The topic on which the robot reports the action it took; None: it does not.
+        source: Which of the two a model learns from; commands are what is published in any case.
     """
 
     topic: Topic
@@ -175,11 +218,35 @@ class Action(_Strict):
     timeout: Positive = 0.3
     resample: Literal["latest", "mean"] = "latest"
     fields: Annotated[tuple[ActionField, ...], Field(min_length=1)]
+    executed: Executed | None = None
+    source: Literal["commanded", "executed"] = "commanded"
 
     @model_validator(mode="after")
     def _reachable(self) -> Action:
-        _check_message(self.message, self.clock, self.fields)
+        _check_message(
+            self.message, self.clock, [(field.name, field.selector) for field in self.fields]
+        )
         return self
+
+    @model_validator(mode="after")
+    def _executed_fits(self) -> Action:
+        if self.executed is None:
+            if self.source == "executed":
+                raise ValueError("source is 'executed', but executed names no topic; add it")
+        elif len(self.executed.fields) != len(self.fields):
+            raise ValueError(
+                f"executed.fields has {len(self.executed.fields)} selectors, but fields has "
+                f"{len(self.fields)} entries; they are the same numbers in the same order"
+            )
+        return self
+
+    @property
+    def learned(self) -> NumberStream:
+        """What a model learns from, by `source`."""
+        if self.source == "executed" and self.executed is not None:
+            return NumberStream(self.executed.topic, self.executed.clock, self.executed.fields)
+        selectors = tuple(field.selector for field in self.fields)
+        return NumberStream(self.topic, self.clock, selectors)
 
 
 class State(_Strict):
@@ -201,7 +268,9 @@ class State(_Strict):
 
     @model_validator(mode="after")
     def _reachable(self) -> State:
-        _check_message(self.message, self.clock, self.fields)
+        _check_message(
+            self.message, self.clock, [(field.name, field.selector) for field in self.fields]
+        )
         return self
 
 
@@ -297,10 +366,12 @@ class Contract(_Strict):
         return self.model_copy(update={"cameras": self.select_cameras(names)})
 
     def topics(self) -> list[str]:
-        """Return all topics of the contract: cameras, action, states."""
+        """Return all topics of the contract: cameras, action, executed action, states."""
+        executed = self.action.executed
         return [
             *(camera.topic for camera in self.cameras),
             self.action.topic,
+            *([executed.topic] if executed is not None else []),
             *(state.topic for state in self.states),
         ]
 
@@ -308,6 +379,8 @@ class Contract(_Strict):
         """Return the message type of every topic of the contract."""
         types = {camera.topic: camera.message for camera in self.cameras}
         types[self.action.topic] = self.action.message
+        if self.action.executed is not None:
+            types[self.action.executed.topic] = self.action.executed.message
         types.update({state.topic: state.message for state in self.states})
         return types
 
@@ -376,16 +449,26 @@ def save_contract(contract: Contract, path: str | Path) -> None:
     Path(path).write_text(text, encoding="utf-8")
 
 
-def contract_differences(first: Contract, second: Contract) -> list[str]:
+def contract_differences(
+    first: Contract, second: Contract, *, recordings: bool = False
+) -> list[str]:
     """Return one line per key in which two contracts differ; empty when they agree.
 
     The names and descriptions of the contracts are for people and do not count, nor does what is
     called proprioceptive: it says how recordings may be used, and may be added to them later. A
     line reads ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
+
+    Args:
+        first: A contract.
+        second: Another one.
+        recordings: Ask only whether recordings under the one can be read under the other; then
+            ``action.source`` does not count: they have both of its topics.
     """
     left, right = first.to_dict(), second.to_dict()
     for values in (left, right):
         del values["description"], values["name"]
+        if recordings:
+            del values["action"]["source"]
         for state in values["states"]:
             for field in state["fields"]:
                 del field["proprioceptive"]
@@ -442,10 +525,14 @@ def _parsed(selector: str) -> str:
     return selector
 
 
-def _check_message(
-    type_name: str, clock: Clock, fields: tuple[ActionField, ...] | tuple[StateField, ...]
-) -> None:
-    """Check that the type is known, has the clock, and that every selector reaches a number."""
+def _check_message(type_name: str, clock: Clock, fields: Sequence[tuple[str, str]]) -> None:
+    """Check that the type is known, has the clock, and that every selector reaches a number.
+
+    Args:
+        type_name: Of the message.
+        clock: Which stamp aligns it.
+        fields: Name and selector of each number.
+    """
     store = typestore()
     if type_name not in store.fielddefs:
         near = nearest(type_name, store.fielddefs)
@@ -453,11 +540,11 @@ def _check_message(
         raise ValueError(f"unknown message type {type_name!r}; {mend}")
     if clock == "header" and not has_header(type_name, store):
         raise ValueError(f"clock is 'header', but {type_name} has no header; use clock: receive")
-    for index, field in enumerate(fields):
+    for index, (name, selector) in enumerate(fields):
         try:
-            FieldSelector.parse(field.selector).check(type_name, store)
+            FieldSelector.parse(selector).check(type_name, store)
         except ContractError as error:
-            raise ValueError(f"fields[{index}] ({field.name}): {error}") from error
+            raise ValueError(f"fields[{index}] ({name}): {error}") from error
 
 
 def _check_unique(what: str, values: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reading an MCAP file that ends in the middle, because its writer was killed.
+"""Reading an MCAP file that ends in the middle: its writer was killed, or still writes.
 
 Such a file has no index and no footer, but chunks stand one after the other and each is complete
 in itself. The file is read in order up to the last complete record. Format:
@@ -52,18 +52,22 @@ class SalvagedMcap:
     Attributes:
         path: The file.
         channels: Topics by channel number.
+        end: Where the last complete record ends; what a writer adds behind it is not read.
         lost_bytes: How many bytes at the end belong to no complete record.
     """
 
     path: Path
     channels: dict[int, SalvagedChannel] = field(default_factory=dict)
+    end: int = 0
     lost_bytes: int = 0
 
     def messages(self, topics: Collection[str]) -> Iterator[tuple[int, int, memoryview]]:
         """Yield (channel number, stamp in ns, data) in the order of the stamps in each chunk."""
         wanted = {number for number, entry in self.channels.items() if entry.topic in topics}
         with self.path.open("rb") as stream:
-            for records, _ in _blocks(stream):
+            for records, end in _blocks(stream):
+                if end > self.end:
+                    return
                 found = []
                 for operation, content in _records(records):
                     if operation == _MESSAGE:
@@ -81,13 +85,12 @@ def salvage(path: Path) -> SalvagedMcap:
     """
     result = SalvagedMcap(path)
     schemas: dict[int, tuple[str, str, str]] = {}
-    end = len(_MAGIC)
+    result.end = len(_MAGIC)
     with path.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
             raise SalvageError("it is not an MCAP file")
         stream.seek(0)
-        for records, block_end in _blocks(stream):
-            end = block_end
+        for records, result.end in _blocks(stream):
             for operation, content in _records(records):
                 if operation == _SCHEMA:
                     (number,) = struct.unpack_from("<H", content)
@@ -106,9 +109,11 @@ def salvage(path: Path) -> SalvagedMcap:
                     (number,) = struct.unpack_from("<H", content)
                     if number in result.channels:
                         result.channels[number].message_count += 1
-    result.lost_bytes = path.stat().st_size - end
+    result.lost_bytes = path.stat().st_size - result.end
     if not any(entry.message_count for entry in result.channels.values()):
-        raise SalvageError("it ends before its first complete chunk")
+        raise SalvageError(
+            "it ends before its first complete chunk (which takes a writer that runs a second)"
+        )
     return result
 
 

@@ -9,9 +9,19 @@ import pytest
 
 from lewm_core.data.alignment import AlignedEpisode, align_episode
 from lewm_core.data.bags import BagReader, BagWriter
-from lewm_core.data.contract import Contract
-from lewm_core.errors import BagError
-from test.data.synthetic import MS, SECOND, small_contract, stamped, write_bag, write_episode
+from lewm_core.data.cache import build_cache
+from lewm_core.data.contract import Contract, save_contract
+from lewm_core.errors import BagError, ContractError
+from test.data.synthetic import (
+    MS,
+    SECOND,
+    image_message,
+    picture,
+    small_contract,
+    stamped,
+    write_bag,
+    write_episode,
+)
 
 START = 1_700_000_000 * SECOND
 
@@ -111,6 +121,47 @@ def test_a_command_is_in_force_until_the_next(tmp_path: Path) -> None:
     (episode,) = align(write_bag(tmp_path / "e", contract, stamps, sent), contract)
     np.testing.assert_array_equal(episode.actions[:, 0], [1, 2, 2, 3, 5, 5])
     assert episode.action_valid.all()
+
+
+def test_the_contract_says_whether_commands_or_executed_actions_are_learned(tmp_path: Path) -> None:
+    executed = {
+        "topic": "/executed",
+        "message": "sensor_msgs/msg/JointState",
+        "clock": "receive",
+        "fields": ["velocity[1]", "velocity[0]"],
+    }
+    both = small_contract(action__executed=executed)
+    bag = tmp_path / "e"
+    with BagWriter(bag) as writer:
+        for topic, type_name in both.topic_types().items():
+            writer.add_topic(topic, type_name)
+        for tick in range(5):
+            stamp_ns = START + tick * 100 * MS
+            writer.write("/camera", stamp_ns, image_message(picture(tick), stamp_ns))
+            command = stamped(both.action.message, stamp_ns)
+            command.twist.linear.x = 1.0
+            writer.write("/command", stamp_ns, command)
+            report = stamped("sensor_msgs/msg/JointState", 0)  # its stamps are of no use
+            report.velocity = np.array([0.25, 0.5])
+            writer.write("/executed", stamp_ns, report)
+    (commanded,) = align(bag, both)
+    np.testing.assert_array_equal(commanded.actions, [[1.0, 0.0]] * 5)
+    learned = small_contract(action__executed=executed, action__source="executed")
+    (done,) = align(bag, learned)
+    np.testing.assert_array_equal(done.actions, [[0.5, 0.25]] * 5)
+    assert done.action_valid.all()
+    # Recorded under the one contract, trained under the other; not under a third.
+    save_contract(both, tmp_path / "contract.yaml")
+    cache = build_cache(bag, learned, 4, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(cache.actions, done.actions)
+    with pytest.raises(ContractError, match="action.timeout: 0.3 != 0.4"):
+        build_cache(bag, small_contract(action__executed=executed, action__timeout=0.4), 4)
+    # A bag without it is refused by name, but only where it is learned from.
+    folder = tmp_path / "plain" / "e"
+    plain = write_bag(folder, small_contract(), [START], commands(3, start_ns=START))
+    align(plain, both)
+    with pytest.raises(BagError, match="no messages on /executed"):
+        align(plain, learned)
 
 
 def test_old_commands_are_not_in_force(tmp_path: Path) -> None:

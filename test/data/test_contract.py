@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lewm_core.data import Contract, contract_differences, load_contract, save_contract
-from lewm_core.data.contract import Action, ActionField, Camera, State, StateField
+from lewm_core.data.contract import Action, ActionField, Camera, Executed, State, StateField
 from lewm_core.errors import ContractError, UserError
 from lewm_core.paths import find_shared, preset_names
 
@@ -74,9 +74,58 @@ def test_differences_name_the_keys() -> None:
     )
 
 
+EXECUTED = {
+    "topic": "/executed",
+    "message": "geometry_msgs/msg/TwistStamped",
+    "fields": ["twist.linear.x", "twist.linear.y"],
+}
+
+
+def test_the_executed_action_has_a_topic_of_its_own() -> None:
+    changed = copy.deepcopy(PUSH_T)
+    changed["action"]["executed"] = EXECUTED
+    both = Contract.from_dict(changed)
+    assert both.topics() == ["/camera/image_raw", "/command", "/executed", "/scene/state"]
+    assert both.topic_types()["/executed"] == "geometry_msgs/msg/TwistStamped"
+    assert both.action.learned.topic == "/command"
+    changed["action"]["source"] = "executed"
+    learned = Contract.from_dict(changed)
+    assert learned.action.learned.topic == "/executed"
+    assert Contract.from_dict(learned.to_dict()) == learned
+    # Recordings have both topics; a checkpoint has learnt from one of them.
+    assert contract_differences(both, learned, recordings=True) == []
+    assert contract_differences(both, learned) == ["action.source: 'commanded' != 'executed'"]
+    for recordings in (False, True):
+        differences = contract_differences(
+            load_contract("push_t"), both, recordings=recordings
+        )
+        assert len(differences) == 1 and differences[0].startswith("action.executed: None != ")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (
+            lambda c: c["action"].update(source="executed"),
+            ["source is 'executed'", "executed names no topic"],
+        ),
+        (lambda c: c["action"].update(source="measured"), ["action.source", "'commanded'"]),
+        (
+            lambda c: c["action"].update(executed={**EXECUTED, "feilds": []}),
+            ["action.executed.feilds", "did you mean 'fields'"],
+        ),
+        (
+            lambda c: c["action"].update(executed={**EXECUTED, "fields": ["twist.linear.x"]}),
+            ["executed.fields has 1 selectors", "fields has 2 entries"],
+        ),
+        (
+            lambda c: c["action"].update(executed={**EXECUTED, "fields": ["twist.x", "twist.y"]}),
+            ["action.executed", "fields[0]", "no field 'x'"],
+        ),
+        (
+            lambda c: c["action"].update(executed={**EXECUTED, "topic": "/command"}),
+            ["topics must differ", "'/command' is there twice"],
+        ),
         (lambda c: c.update(control_rat=3), ["'control_rat'", "did you mean 'control_rate'"]),
         (lambda c: c["cameras"][0].update(topc="/a"), ["cameras[0].topc", "'topic'"]),
         (
@@ -180,6 +229,6 @@ def test_the_contract_in_the_documentation_is_valid() -> None:
 
 def test_the_documentation_has_every_key() -> None:
     page = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
-    models = (Contract, Camera, Action, ActionField, State, StateField)
+    models = (Contract, Camera, Action, ActionField, Executed, State, StateField)
     keys = {key for model in models for key in model.model_fields}
     assert {key for key in keys if f"`{key}`" not in page and f".{key}`" not in page} == set()

@@ -15,7 +15,7 @@ import importlib
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +65,7 @@ class Graph:
         parameters: Mapping[str, Any] | None = None,
         ready: str | None = None,
         remappings: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> NodeProcess:
         """Start ``python -m lewm_ros.NAME`` and wait until it is ready.
 
@@ -73,9 +74,10 @@ class Graph:
             parameters: ROS parameters.
             ready: Text in its output that says so; default: see `READY`.
             remappings: From one ROS name to another.
+            prefix: See `NodeProcess`.
         """
         log = self.folder / f"{len(self.processes)}_{name}.log"
-        process = NodeProcess(name, parameters or {}, self.environment, log, remappings)
+        process = NodeProcess(name, parameters or {}, self.environment, log, remappings, prefix)
         self.processes.append(process)
         text = READY[name] if ready is None else ready
         wait_until(

@@ -22,6 +22,7 @@ from lewm_core.data.bags import BagReader, find_bags  # noqa: E402
 from lewm_ros import qos  # noqa: E402
 from lewm_ros.codecs import encode_image, ns_to_stamp  # noqa: E402
 from lewm_ros.msg import EpisodeEvent  # noqa: E402
+from lewm_ros.srv import LabelEpisode  # noqa: E402
 
 CAMERA, COMMAND, STATE = "/camera/image_raw", "/command", "/scene/state"
 
@@ -225,6 +226,11 @@ def test_a_killed_recorder_leaves_readable_bags_and_is_continued(graph):
     # A new recorder goes on behind it, and overwrites nothing. Another name: the dead one's
     # services are forgotten only when its lease ends.
     graph.start("record_dataset", {"out": out}, remappings={"__node": "heir"})
+    # Nobody wrote a report of the episode that was cut short; it can be labelled all the same.
+    request = LabelEpisode.Request(label="failure")
+    answer = graph.call(LabelEpisode, "/heir/label_episode", request)
+    assert (answer.success, answer.message) == (True, second)
+    assert report(out / second) == {"episode": second, "label": "failure"}
     assert start(graph, "heir") == "episode_000002"
     stop(graph, "heir")
     assert read(out / second) == robot.sent
