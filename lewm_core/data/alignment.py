@@ -24,6 +24,8 @@ from lewm_core.errors import BagError
 
 #: A command this much late still counts for the tick: stamps are rounded on their way.
 TOLERANCE_NS = 1_000_000
+#: Control ticks of an episode: eleven hours at 100 Hz. A few stamps can claim centuries.
+MOST_TICKS = 4_000_000
 #: ``mean`` needs commands in force during this part of a period.
 _COVERED = 0.99
 
@@ -215,6 +217,11 @@ def _align_piece(
             limit_ns = min(limit_ns, int(next_ns) - 1)
         end_ns = min(limit_ns, int(streams.actions.stamps_ns[-1]))
         last_tick = max(last_tick, int((end_ns - start_ns + TOLERANCE_NS) // period_ns))
+    if last_tick >= MOST_TICKS:
+        raise BagError(
+            f"{streams.path}: an episode of {last_tick + 1} control ticks, {MOST_TICKS} are "
+            "allowed; mend the stamps or the contract's max_gap, or split the recording"
+        )
     ticks_ns = start_ns + np.round(np.arange(last_tick + 1) * period_ns).astype(np.int64)
     actions, valid = _resample(streams.actions, contract.action, ticks_ns, period_ns)
     states = [

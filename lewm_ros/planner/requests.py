@@ -21,6 +21,9 @@ from lewm_ros.planner.mission import Ending, GoalRequest, Mission, Outcome
 from lewm_ros.planner.status import as_float32
 from lewm_ros.srv import SetGoal
 
+#: Goals of one request: each is kept as the model sees it until it is reached.
+MOST_GOALS = 256
+
 
 class Host(Protocol):
     """What the requests need of the planner node. All of it is called in the executor's thread."""
@@ -179,6 +182,8 @@ class PlannerRequests:
         cameras = self._host.number_of_cameras()
         if not asked.goals:
             problem = "goals is empty: give at least one picture"
+        elif len(asked.goals) > MOST_GOALS * cameras:
+            problem = f"goals has {len(asked.goals)} pictures: give at most {MOST_GOALS} goals"
         elif len(asked.goals) % cameras:
             problem = (
                 f"goals has {len(asked.goals)} pictures, but the model sees {cameras} cameras: "
