@@ -166,6 +166,12 @@ def align_streams(streams: EpisodeStreams, contract: Contract) -> list[AlignedEp
             overlap in time.
     """
     first_ns = streams.picture_stamps_ns[0]
+    if not len(first_ns):
+        # Counted by an index or metadata.yaml, which say what they like.
+        raise BagError(
+            f"{streams.path}: tells of pictures on {contract.camera.topic}, but has none; record "
+            "it again or delete it"
+        )
     order = np.argsort(first_ns, kind="stable")
     stamps_ns = first_ns[order]
     gap_ns = _to_ns(contract.max_gap)

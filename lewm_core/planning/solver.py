@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 #: Bounds of a preset: one that asks for more is a slip or an attack, not a search.
-MOST_CANDIDATES, MOST_ROUNDS, MOST_BLOCKS = 65_536, 10_000, 2**18
+MOST_CANDIDATES, MOST_ROUNDS, MOST_BLOCKS = 65_536, 1_000_000, 2**18
 #: Numbers in the largest tensor of a search; 2^28 of float32 are 1 GiB.
 _MOST_NUMBERS = 2**28
 
