@@ -22,6 +22,8 @@ LARGEST_YAML = 4 * 2**20
 MOST_YAML_NODES = 100_000
 #: Lists and mappings inside one another, in YAML.
 DEEPEST_YAML = 64
+#: Characters of a YAML text whose every character may be a value.
+_SHORT_YAML = 64 * 1024
 #: Bytes of a JSON file: a model.json with the names of half a million episodes.
 LARGEST_JSON = 16 * 2**20
 #: JSON numbers beyond it are damage: nothing here counts as far.
@@ -58,14 +60,21 @@ def read_bounded_text(path: Path, largest: int) -> str:
         raise ReadingError(f"cannot be read: {error}") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, quick: bool = False) -> Any:
     """Return what a YAML text holds: plain lists, mappings, numbers and texts.
+
+    Args:
+        text: YAML.
+        quick: Do not look for doubled keys and depth in a short text without anchors: nothing in
+            it can grow, and it is read in a fifth of the time.
 
     Raises:
         ReadingError: It is not YAML, names a key twice, has a tag that is not plain YAML, or is
             larger, deeper or longer than the limits above.
     """
     try:
+        if quick and len(text) < _SHORT_YAML and "&" not in text:
+            return yaml.load(text, Loader=_Loader)
         _check_events(text)
         loader = _Loader(text)
         try:

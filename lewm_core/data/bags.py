@@ -239,7 +239,8 @@ def _metadata(path: Path) -> dict[str, Any] | None:
     if not path.is_dir() or not file.is_file():
         return None
     try:
-        loaded = parse_yaml(read_bounded_text(file, LARGEST_YAML))
+        # Every bag of a dataset is looked at, so this has to be quick.
+        loaded = parse_yaml(read_bounded_text(file, LARGEST_YAML), quick=True)
         information = loaded["rosbag2_bagfile_information"]
         if not isinstance(information["relative_file_paths"], list):
             raise TypeError("relative_file_paths is not a list")
