@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable
@@ -105,7 +106,8 @@ def mutate_tree(rng: random.Random, tree: Any) -> Any:
             if _holds(other, place):
                 owner[key] = json.loads(json.dumps(other[place]))
         else:
-            owner[key] = rng.choice(_EXTREMES)
+            # Copied: later mutations may change what is put in.
+            owner[key] = copy.deepcopy(rng.choice(_EXTREMES))
     return changed
 
 

@@ -184,3 +184,13 @@ def test_a_cache_of_a_stranger_is_checked(bag, tmp_path):
     np.savez(folder / "ticks.npz", **arrays)
     with pytest.raises(BagError, match="leads out of the frames"):
         open_cache(folder)
+
+
+def test_a_cache_whose_archive_is_of_an_unknown_version_is_refused(bag, tmp_path):
+    folder = build_cache(bag, small_contract(), 16, tmp_path / "caches").folder
+    data = bytearray((folder / "ticks.npz").read_bytes())
+    # "Version needed to extract" of the central directory's first entry.
+    data[data.index(b"PK\x01\x02") + 6] = 255
+    (folder / "ticks.npz").write_bytes(data)
+    with pytest.raises(BagError, match="zip file version 25.5"):
+        open_cache(folder)
