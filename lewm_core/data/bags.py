@@ -22,7 +22,7 @@ from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
 from ruamel.yaml import YAMLError
 
-from lewm_core.data.bag_storage import BoundedReader, require_message
+from lewm_core.data.bag_bounds import BoundedReader, require_message
 from lewm_core.data.bag_writer import BagWriter, make_qos
 from lewm_core.data.contract import IMAGE_TYPES, Contract
 from lewm_core.data.decompression import DECOMPRESSION_ERRORS, unpack_file, unpack_zstd
