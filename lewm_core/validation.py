@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from lewm_core.errors import ConfigError
+from lewm_core.reading import LARGEST_YAML, ReadingError, parse_yaml, read_bounded_text
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
 
@@ -43,18 +43,16 @@ def read_yaml_mapping(path: Path, error_type: type[ConfigError] = ConfigError) -
         ConfigError: (or ``error_type``) The file is missing, is not YAML, or is not a mapping.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = parse_yaml(read_bounded_text(path, LARGEST_YAML))
     except FileNotFoundError:
         raise error_type(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise error_type(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise error_type(f"{path}{where}: {problem}; mend the YAML there") from error
+    except ReadingError as error:
+        raise error_type(f"{path} {error}; mend the YAML there") from error
     if not isinstance(loaded, dict):
         raise error_type(f"{path}: must hold keys and values, but holds {_kind(loaded)}")
+    for key in loaded:
+        if not isinstance(key, str):
+            raise error_type(f"{path}: key {key!r} is not a text; write it in quotes")
     return loaded
 
 

@@ -18,6 +18,9 @@ LABELS = ("success", "failure", "discard", "")
 
 _STORAGE_SUFFIXES = (".mcap", ".db3")
 
+#: Characters of an episode's name; file systems take 255 bytes, and storage files add to it.
+_LONGEST_NAME = 128
+
 
 def prepare_folder(out: Path, contract: Contract) -> None:
     """Make the dataset's folder, or check that it can be continued.
@@ -44,7 +47,8 @@ def prepare_folder(out: Path, contract: Contract) -> None:
 
 def free_folder(out: Path, name: str, prefix: str) -> Path:
     """Return a folder for an episode that does not exist yet."""
-    clean = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")
+    # Whoever may publish an event names the episode: of the name, what is safe in a path is kept.
+    clean = re.sub(r"[^A-Za-z0-9_.-]+", "_", name[:_LONGEST_NAME]).strip("._-")
     if clean:
         folder, again = out / clean, 2
         while folder.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections import deque
@@ -83,6 +84,11 @@ class RecordDatasetNode(Node):
         if not self._settings["out"]:
             raise UserError("parameter out is empty: give a folder, as in -p out:=data/mine")
         contract = load_contract(self._settings["contract"])
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self._settings["episode_prefix"]):
+            raise UserError(
+                f"parameter episode_prefix is {self._settings['episode_prefix']!r}: use up to 64 "
+                "letters, digits and _ . -"
+            )
         self._out = Path(self._settings["out"]).expanduser()
         prepare_folder(self._out, contract)
         log_parameters(self)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lewm_core.commands.runner import make_parser, run_command
 from lewm_core.errors import UserError
+from lewm_core.reading import read_json_mapping
 
 _DATASET_FILE = "dataset.json"
 
@@ -235,7 +236,9 @@ def _write_dataset_file(out: Path, result: dict[str, Any]) -> None:
     path = out / _DATASET_FILE
     dataset: dict[str, Any] = {"scene": result["scene"], "runs": []}
     if path.exists():
-        dataset = json.loads(path.read_text())
+        dataset = read_json_mapping(path, UserError, "move it away, or give another --out")
+        if not isinstance(dataset.get("runs"), list):
+            raise UserError(f"{path}: runs must be a list; move it away, or give another --out")
     kept = ("seed", "episodes", "steps", "picture_every", "interrupted")
     dataset["runs"].append(
         {

@@ -23,6 +23,8 @@ from lewm_core.errors import BagError
 
 #: A command this much late still counts for the tick: stamps are rounded on their way.
 TOLERANCE_NS = 1_000_000
+#: Control ticks of an episode: eleven hours at 100 Hz. A few stamps can claim centuries.
+MOST_TICKS = 4_000_000
 #: ``mean`` needs commands in force during this part of a period.
 _COVERED = 0.99
 
@@ -166,6 +168,12 @@ def align_streams(streams: EpisodeStreams, contract: Contract) -> list[AlignedEp
             overlap in time.
     """
     first_ns = streams.picture_stamps_ns[0]
+    if not len(first_ns):
+        # Counted by an index or metadata.yaml, which say what they like.
+        raise BagError(
+            f"{streams.path}: tells of pictures on {contract.camera.topic}, but has none; record "
+            "it again or delete it"
+        )
     order = np.argsort(first_ns, kind="stable")
     stamps_ns = first_ns[order]
     gap_ns = _to_ns(contract.max_gap)
@@ -217,6 +225,11 @@ def _align_piece(
             limit_ns = min(limit_ns, int(next_ns) - 1)
         end_ns = min(limit_ns, int(streams.actions.stamps_ns[-1]))
         last_tick = max(last_tick, int((end_ns - start_ns + TOLERANCE_NS) // period_ns))
+    if last_tick >= MOST_TICKS:
+        raise BagError(
+            f"{streams.path}: an episode of {last_tick + 1} control ticks, {MOST_TICKS} are "
+            "allowed; mend the stamps or the contract's max_gap, or split the recording"
+        )
     ticks_ns = start_ns + np.round(np.arange(last_tick + 1) * period_ns).astype(np.int64)
     actions, valid = _resample(streams.actions, contract.action, ticks_ns, period_ns)
     states = [

@@ -6,34 +6,32 @@ are read, compressed or split ones too. `BagWriter` (from `bag_writer`) is hande
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import struct
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import apsw
-import yaml
 from rosbags.interfaces import Connection, MessageDefinitionFormat
-from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 from rosbags.serde import SerdeError
-from rosbags.typesys import TypesysError, get_types_from_idl, get_types_from_msg
-from rosbags.typesys.store import Typestore
+from ruamel.yaml import YAMLError
 
+from lewm_core.data.bag_bounds import BoundedReader, require_message
 from lewm_core.data.bag_writer import BagWriter, make_qos
-from lewm_core.data.contract import Contract
-from lewm_core.data.mcap_salvage import (
-    DECOMPRESSION_ERRORS,
-    SalvagedMcap,
-    SalvageError,
-    salvage,
-)
-from lewm_core.data.messages import has_header, typestore
-from lewm_core.errors import BagError
+from lewm_core.data.contract import IMAGE_TYPES, Contract
+from lewm_core.data.decompression import DECOMPRESSION_ERRORS, unpack_file, unpack_zstd
+from lewm_core.data.definitions import same_as_jazzy, store_for
+from lewm_core.data.fields import FieldSelector
+from lewm_core.data.mcap_salvage import SalvagedMcap, SalvageError, salvage
+from lewm_core.data.messages import has_header
+from lewm_core.errors import BagError, ContractError, one_line
+from lewm_core.reading import LARGEST_YAML, ReadingError, parse_yaml, read_bounded_text
 
 __all__ = [
     "BagMessage",
@@ -49,7 +47,17 @@ __all__ = [
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = (".mcap", ".db3")
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: What rosbags raises for files that it can make nothing of; it promises nothing narrower.
+_READER_ERRORS = (
+    ReaderError, OSError, EOFError, struct.error, TypeError, ValueError, LookupError,
+    AttributeError, AssertionError, ArithmeticError, RecursionError, YAMLError, apsw.Error,
+    *DECOMPRESSION_ERRORS,
+)  # fmt: skip
+#: The same for messages.
+_DECODE_ERRORS = (
+    SerdeError, struct.error, LookupError, ValueError, TypeError, AttributeError, AssertionError,
+    ArithmeticError, RecursionError, ImportError, NameError, SyntaxError,
+)  # fmt: skip
 
 
 class DamagedBagError(BagError):
@@ -196,19 +204,34 @@ def peek_bag(path: str | Path) -> tuple[dict[str, str], dict[str, int]]:
             }
             counts = dict.fromkeys(topics, 0)
             for entry in entries:
-                counts[entry["topic_metadata"]["name"]] += int(entry["message_count"])
+                count = int(entry["message_count"])
+                if count < 0:
+                    raise ValueError("message_count is negative")
+                counts[entry["topic_metadata"]["name"]] += count
+            if not all(isinstance(text, str) for pair in topics.items() for text in pair):
+                raise TypeError("a topic or its type is no text")
+            # Room is made for as many pictures. None is so well packed that it takes no byte.
+            if max(counts.values(), default=0) > _bytes_of(Path(path)):
+                raise ValueError("more messages than bytes")
             return topics, counts
-        except (KeyError, TypeError, ValueError):
-            _LOGGER.info("%s: metadata.yaml says nothing about topics", path)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            _LOGGER.info("%s: metadata.yaml says nothing of use about topics", path)
     with BagReader(path) as reader:
         return reader.topics, reader.message_counts
+
+
+def _bytes_of(path: Path) -> int:
+    files = [path] if path.is_file() else path.iterdir()
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def bag_notes(path: str | Path) -> dict[str, str]:
     """Return the ``custom_data`` that a bag's writer left in ``metadata.yaml``; often nothing."""
     information = _metadata(Path(path)) or {}
     notes = information.get("custom_data")
-    return {str(key): str(value) for key, value in notes.items()} if notes else {}
+    if not isinstance(notes, dict):
+        return {}
+    return {str(key): str(value) for key, value in notes.items()}
 
 
 def _metadata(path: Path) -> dict[str, Any] | None:
@@ -217,13 +240,16 @@ def _metadata(path: Path) -> dict[str, Any] | None:
     if not path.is_dir() or not file.is_file():
         return None
     try:
-        loaded = yaml.load(file.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+        # Every bag of a dataset is looked at, so this has to be quick.
+        loaded = parse_yaml(read_bounded_text(file, LARGEST_YAML), quick=True)
         information = loaded["rosbag2_bagfile_information"]
         if not isinstance(information["relative_file_paths"], list):
             raise TypeError("relative_file_paths is not a list")
         return information
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError):
-        _LOGGER.warning("%s cannot be read; the files beside it are", file)
+    except (ReadingError, KeyError, TypeError) as error:
+        _LOGGER.warning(
+            "%s cannot be read (%s); the files beside it are", file, one_line(error)[:200]
+        )
         return None
 
 
@@ -251,12 +277,17 @@ class BagReader:
             raise BagError(f"{self.path} does not exist; give a bag folder or an .mcap file")
         self.name = self.path.name if self.path.is_dir() else self.path.stem
         self.truncated = False
-        self._parts: list[Reader | SalvagedMcap] = []
+        self._parts: list[BoundedReader | SalvagedMcap] = []
+        #: Whether each message is compressed by itself.
+        self._packed_messages = False
+        self._scratch = contextlib.ExitStack()
+        self._most_messages = 0
         try:
             for part in self._part_paths():
+                self._most_messages += part.stat().st_size
                 self._parts.append(self._open_part(part))
             self.topics, self.message_counts, definitions = self._survey()
-            self._store = _store_for(definitions)
+            self._store = store_for(definitions)
         except BaseException:
             self.close()
             raise
@@ -273,20 +304,12 @@ class BagReader:
         """
         wanted = set(self.topics if topics is None else topics)
         for part in self._parts:
-            if isinstance(part, SalvagedMcap):
-                for number, stamp, data in part.messages(wanted):
-                    channel = part.channels[number]
-                    yield RawMessage(channel.topic, channel.type_name, stamp, data)
-                continue
-            connections = [entry for entry in part.connections if entry.topic in wanted]
-            if not connections:
-                continue
             try:
-                for connection, stamp, data in part.messages(connections):
-                    yield RawMessage(connection.topic, connection.msgtype, stamp, data)
-            except (
-                ReaderError, struct.error, ValueError, apsw.Error, *DECOMPRESSION_ERRORS
-            ) as error:
+                for message in _messages_of(part, wanted):
+                    if self._packed_messages:
+                        message = message._replace(data=unpack_zstd(message.data))
+                    yield message
+            except _READER_ERRORS as error:
                 raise DamagedBagError(
                     f"{self.path} is damaged in the middle: {error}; record it again or delete it"
                 ) from error
@@ -325,7 +348,7 @@ class BagReader:
             raise BagError(
                 f"{self.path}: the definition of {type_name} is neither in the bag nor known"
             ) from None
-        except (SerdeError, struct.error, IndexError) as error:
+        except _DECODE_ERRORS as error:
             raise BagError(f"{self.path}: a {type_name} cannot be decoded: {error}") from error
 
     def header_stamp_ns(self, type_name: str, data: bytes | memoryview) -> int | None:
@@ -341,15 +364,35 @@ class BagReader:
         return seconds * 1_000_000_000 + nanoseconds
 
     def require(self, contract: Contract) -> None:
-        """Check that the bag has the contract's topics, see `require_topics`."""
+        """Check that the bag has the contract's topics, as the contract says they are.
+
+        Raises:
+            BagError: See `require_topics`; or the bag brings a definition of a type in which what
+                the contract selects is not there.
+        """
         require_topics(self.path, self.topics, self.message_counts, contract)
+        for camera in contract.cameras:
+            if camera.message in IMAGE_TYPES and not same_as_jazzy(self._store, camera.message):
+                raise BagError(
+                    f"{self.path}: its definition of {camera.message} is not that of ROS 2"
+                )
+        for entry in (contract.action, *contract.states):
+            for field in entry.fields:
+                try:
+                    FieldSelector.parse(field.selector).check(entry.message, self._store)
+                except ContractError as error:
+                    raise BagError(
+                        f"{self.path}: its definition of {entry.message} is another than the "
+                        f"contract's: {error}"
+                    ) from error
 
     def close(self) -> None:
         """Close the files."""
         for part in self._parts:
-            if isinstance(part, Reader) and part.is_open:
+            if isinstance(part, BoundedReader) and part.is_open:
                 part.close()
         self._parts.clear()
+        self._scratch.close()
 
     def __enter__(self) -> BagReader:
         return self
@@ -363,32 +406,44 @@ class BagReader:
         self.close()
 
     def _part_paths(self) -> list[Path]:
-        """Return what to open, one after the other: the storage files, or the whole folder."""
+        """Return the storage files to open, one after the other; packed ones are unpacked."""
         if self.path.is_file():
             return [self.path]
         information = _metadata(self.path)
         if information is not None:
-            if str(information.get("compression_mode") or "none").lower() != "none":
-                return [self.path]
             names = [Path(str(name)).name for name in information["relative_file_paths"]]
             files = [self.path / name for name in names]
             absent = [file.name for file in files if not file.exists()]
             if absent:
                 raise BagError(f"{self.path}: {absent[0]} is missing, metadata.yaml names it")
-            return files
+            mode = str(information.get("compression_mode") or "none").lower()
+            self._packed_messages = mode == "message"
+            return [self._unpacked(file) for file in files] if mode == "file" else files
         files = _storage_files(self.path)
         if not files:
             raise BagError(f"{self.path} is no bag: no metadata.yaml, no .mcap and no .db3 file")
         return files
 
-    def _open_part(self, path: Path) -> Reader | SalvagedMcap:
+    def _unpacked(self, file: Path) -> Path:
+        """Unpack a storage file into a folder that goes with this reader."""
+        folder = self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="lewm-bag-"))
+        target = Path(folder) / file.stem
+        try:
+            unpack_file(file, target)
+        except _READER_ERRORS as error:
+            raise DamagedBagError(
+                f"{file} cannot be unpacked: {error}; record it again or delete it"
+            ) from error
+        return target
+
+    def _open_part(self, path: Path) -> BoundedReader | SalvagedMcap:
         if path.is_file() and path.stat().st_size == 0:
             raise DamagedBagError(f"{path} is empty (0 bytes); record it again or delete it")
         try:
-            reader = Reader(path)
+            reader = BoundedReader(path)
             reader.open()
             return reader
-        except (ReaderError, OSError, struct.error, TypeError, ValueError, KeyError) as error:
+        except _READER_ERRORS as error:
             if path.suffix != ".mcap":
                 raise DamagedBagError(
                     f"{path} cannot be read: {error}; record it again or delete it"
@@ -415,14 +470,43 @@ class BagReader:
         definitions: dict[str, tuple[str, str, str]] = {}
         for part in self._parts:
             for topic, type_name, kind, text, count in _channels(part):
+                if not isinstance(topic, str) or not isinstance(type_name, str):
+                    raise DamagedBagError(f"{self.path}: a topic or its type is no text")
                 types[topic] = type_name
                 counts[topic] = counts.get(topic, 0) + count
-                if text:
+                if not isinstance(count, int) or not 0 <= counts[topic] <= self._most_messages:
+                    raise DamagedBagError(
+                        f"{self.path}: {topic} claims {count} messages, more than there are bytes; "
+                        "record it again or delete it"
+                    )
+                if text and isinstance(text, str):
                     definitions[type_name] = (type_name, kind, text)
         return types, counts, tuple(definitions.values())
 
 
-def _channels(part: Reader | SalvagedMcap) -> Iterator[tuple[str, str, str, str, int]]:
+def _messages_of(
+    part: BoundedReader | SalvagedMcap, topics: Collection[str]
+) -> Iterator[RawMessage]:
+    """Yield the messages of a storage file.
+
+    Raises:
+        ReaderError: And much else, see `_READER_ERRORS`.
+    """
+    if isinstance(part, SalvagedMcap):
+        for number, stamp, data in part.messages(topics):
+            require_message(stamp, data)
+            channel = part.channels[number]
+            yield RawMessage(channel.topic, channel.type_name, stamp, data)
+        return
+    connections = [entry for entry in part.connections if entry.topic in topics]
+    if not connections:
+        return
+    for connection, stamp, data in part.messages(connections):
+        require_message(stamp, data)
+        yield RawMessage(connection.topic, connection.msgtype, stamp, data)
+
+
+def _channels(part: BoundedReader | SalvagedMcap) -> Iterator[tuple[str, str, str, str, int]]:
     """Yield (topic, type, definition format, definition, number of messages)."""
     if isinstance(part, SalvagedMcap):
         for channel in part.channels.values():
@@ -439,31 +523,3 @@ def _channels(part: Reader | SalvagedMcap) -> Iterator[tuple[str, str, str, str,
         definition = connection.msgdef
         kind = "idl" if definition.format == MessageDefinitionFormat.IDL else "msg"
         yield connection.topic, connection.msgtype, kind, definition.data, connection.msgcount
-
-
-@lru_cache(maxsize=16)
-def _store_for(definitions: tuple[tuple[str, str, str], ...]) -> Typestore:
-    """Return a store that knows what a bag defines; the bag's definitions win over Jazzy's."""
-    parsed = {}
-    for type_name, kind, text in definitions:
-        try:
-            parsed.update(
-                get_types_from_idl(text) if kind == "idl" else get_types_from_msg(text, type_name)
-            )
-        except TypesysError as error:
-            _LOGGER.warning("the bag's definition of %s cannot be parsed: %s", type_name, error)
-    shared = typestore()
-    if all(_same_fields(shared, name, fields) for name, (_, fields) in parsed.items()):
-        return shared
-    store = Typestore()
-    store.register(parsed)
-    for name, definition in shared.fielddefs.items():
-        if name not in store.fielddefs:
-            store.fielddefs[name] = definition
-            store.types[name] = shared.types[name]
-    return store
-
-
-def _same_fields(store: Typestore, name: str, fields: Any) -> bool:
-    known = store.fielddefs.get(name)
-    return known is not None and list(known[1]) == list(fields)

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,13 +32,17 @@ from lewm_core.data.contract import (
 from lewm_core.data.frame_cache import EpisodeIndex, FrameCache, join_caches
 from lewm_core.data.locks import hold_lock
 from lewm_core.errors import BagError, ContractError, UserError
+from lewm_core.reading import ReadingError, parse_json, read_bounded_text
 
 _LOGGER = logging.getLogger(__name__)
 
 #: Counts up when the files of a cache or the way they are made change.
 _FORMAT = 1
 _INDEX, _FRAMES, _TICKS = "index.json", "frames.npy", "ticks.npz"
+_TICK_ARRAYS = ("frame_index", "actions", "action_valid", "states")
 _ROWS_AT_ONCE = 4096
+#: Bytes of the index, which names every episode.
+_LARGEST_INDEX = 256 * 2**20
 #: Never fill a disk to the brim.
 _SPARE_BYTES = 256 * 1024**2
 
@@ -143,13 +148,12 @@ def open_cache(folder: str | Path) -> FrameCache:
     """
     folder = Path(folder)
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = parse_json(read_bounded_text(folder / _INDEX, _LARGEST_INDEX))
         if index["format"] != _FORMAT:
             raise BagError(f"{folder} is a frame cache of another version; delete it")
         contract = Contract.from_dict(index["contract"], f"{folder / _INDEX}")
-        with np.load(folder / _TICKS, allow_pickle=False) as ticks:
-            arrays = {name: ticks[name] for name in ticks.files}
-        return FrameCache(
+        arrays = _read_ticks(folder / _TICKS)
+        cache = FrameCache(
             folder,
             contract,
             index["image_size"],
@@ -161,8 +165,27 @@ def open_cache(folder: str | Path) -> FrameCache:
             arrays["states"],
             contract.state_names,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        cache.check()
+        return cache
+    except (
+        OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError, ReadingError,
+        zipfile.BadZipFile,
+    ) as error:
         raise BagError(f"{folder} is not a frame cache ({error}); delete it") from error
+
+
+def _read_ticks(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of the ticks, which are stored as they are: a packed one may be a bomb.
+
+    Raises:
+        ValueError: An array is packed.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename} of {path.name} is packed")
+    with np.load(path, allow_pickle=False) as ticks:
+        return {name: ticks[name] for name in _TICK_ARRAYS}
 
 
 def check_recorded_contracts(bags: Iterable[Path], contract: Contract) -> None:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lewm_core.data.fields import FieldSelector
+from lewm_core.data.images import LARGEST_PIXELS
 from lewm_core.data.messages import has_header, typestore
 from lewm_core.errors import ConfigError, ContractError
 from lewm_core.paths import config_path, preset_names
@@ -35,11 +36,15 @@ def _absolute_topic(value: str) -> str:
     return value
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Topic = Annotated[str, AfterValidator(_absolute_topic)]
-Unit = Annotated[str, Field(min_length=1)]
+# Upper bounds keep a stranger's contract from asking for terabytes or for longer than a day.
+Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
+Positive = Annotated[float, Field(gt=0, le=1e15)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Topic = Annotated[str, Field(max_length=255), AfterValidator(_absolute_topic)]
+Unit = Annotated[str, Field(min_length=1, max_length=32)]
+Text = Annotated[str, Field(max_length=10_000)]
+Selector = Annotated[str, Field(max_length=255)]
 Pixels = Annotated[int, Field(gt=0, le=65536)]
 Offset = Annotated[int, Field(ge=0, le=65536)]
 
@@ -71,10 +76,14 @@ class Camera(_Strict):
     size: tuple[Pixels, Pixels]
     crop: tuple[Offset, Offset, Pixels, Pixels] | None = None
     clock: Clock = "header"
-    timeout: Positive = 0.5
+    timeout: Seconds = 0.5
 
     @model_validator(mode="after")
     def _crop_inside(self) -> Camera:
+        if self.size[0] * self.size[1] > LARGEST_PIXELS:
+            raise ValueError(
+                f"size {list(self.size)} is more than {LARGEST_PIXELS // 1_000_000} megapixels"
+            )
         if self.crop is not None:
             x, y, width, height = self.crop
             if x + width > self.size[0] or y + height > self.size[1]:
@@ -100,7 +109,7 @@ class ActionField(_Strict):
     """
 
     name: Name
-    selector: str
+    selector: Selector
     unit: Unit
     lower: Finite
     upper: Finite
@@ -144,7 +153,7 @@ class StateField(_Strict):
     """
 
     name: Name
-    selector: str
+    selector: Selector
     unit: Unit
     proprioceptive: bool = False
 
@@ -212,12 +221,12 @@ class Action(_Strict):
     """
 
     topic: Topic
-    message: str
-    frame_id: str = ""
+    message: Selector
+    frame_id: Selector = ""
     clock: Clock = "header"
-    timeout: Positive = 0.3
+    timeout: Seconds = 0.3
     resample: Literal["latest", "mean"] = "latest"
-    fields: Annotated[tuple[ActionField, ...], Field(min_length=1)]
+    fields: Annotated[tuple[ActionField, ...], Field(min_length=1, max_length=1024)]
     executed: Executed | None = None
     source: Literal["commanded", "executed"] = "commanded"
 
@@ -262,9 +271,9 @@ class State(_Strict):
 
     name: Name
     topic: Topic
-    message: str
+    message: Selector
     clock: Clock = "header"
-    fields: Annotated[tuple[StateField, ...], Field(min_length=1)]
+    fields: Annotated[tuple[StateField, ...], Field(min_length=1, max_length=1024)]
 
     @model_validator(mode="after")
     def _reachable(self) -> State:
@@ -289,12 +298,12 @@ class Contract(_Strict):
     """
 
     name: Name
-    description: str = ""
-    control_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
-    cameras: Annotated[tuple[Camera, ...], Field(min_length=1)]
+    description: Text = ""
+    control_rate: Annotated[float, Field(ge=0.001, le=1000)]
+    cameras: Annotated[tuple[Camera, ...], Field(min_length=1, max_length=16)]
     action: Action
-    states: tuple[State, ...] = ()
-    max_gap: Positive = 1.0
+    states: Annotated[tuple[State, ...], Field(max_length=64)] = ()
+    max_gap: Seconds = 1.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Contract:

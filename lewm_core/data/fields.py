@@ -126,9 +126,9 @@ class FieldSelector:
                 value = getattr(value, name)
                 if index is not None:
                     value = value[index]
-        except (IndexError, AttributeError) as error:
+            return float(value)
+        except (IndexError, AttributeError, TypeError, ValueError) as error:
             raise LookupError(f"{self.text!r} is not in the message: {error}") from error
-        return float(value)
 
     def set(self, message: Any, value: float, make: MakeMessage | None = None) -> None:
         """Write the selected number; lists that are too short grow (with zeros).

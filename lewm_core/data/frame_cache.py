@@ -62,6 +62,31 @@ class FrameCache:
     states: np.ndarray
     state_names: list[str]
 
+    def check(self) -> None:
+        """Refuse arrays that do not belong together, of a cache that was read from a disk.
+
+        Raises:
+            ValueError: Names the first of them.
+        """
+        size = self.image_size
+        ticks, actions = len(self.frame_index), len(self.contract.action.fields)
+        wanted = {
+            "frames": ((len(self.frames), 3 * len(self.contract.cameras), size, size), "uint8"),
+            "frame_index": ((ticks,), "int32"),
+            "actions": ((ticks, actions), "float32"),
+            "action_valid": ((ticks,), "bool"),
+            "states": ((ticks, len(self.state_names)), "float32"),
+        }
+        for name, (shape, dtype) in wanted.items():
+            found = getattr(self, name)
+            if found.shape != shape or found.dtype != dtype:
+                raise ValueError(f"{name} is {found.dtype} {found.shape}, not {dtype} {shape}")
+        if ticks and not -1 <= self.frame_index.min() <= self.frame_index.max() < len(self.frames):
+            raise ValueError("frame_index leads out of the frames")
+        for episode in self.episodes:
+            if not 0 <= episode.first <= episode.first + episode.count <= ticks:
+                raise ValueError(f"episode {episode.name!r} leads out of the ticks")
+
     def ticks_of(self, names: Iterable[str]) -> np.ndarray:
         """Return the ticks ``(n,)`` of some episodes, in order.
 

@@ -21,6 +21,8 @@ ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 #: Larger pictures are refused before they are decoded: a few kilobytes can unpack to gigabytes.
 LARGEST_PIXELS = 64_000_000
+#: Bytes of a JPEG or PNG file.
+LARGEST_COMPRESSED = 64 * 2**20
 
 _TO_RGB = {
     "bgr8": cv2.COLOR_BGR2RGB,
@@ -101,10 +103,18 @@ def decode_compressed(data: Any) -> np.ndarray:
         ImageError: It is neither, is damaged, or has more than `LARGEST_PIXELS`.
     """
     packed = np.frombuffer(data, dtype=np.uint8)
+    if packed.size > LARGEST_COMPRESSED:
+        raise ImageError(
+            f"a compressed picture has {packed.size} bytes, {LARGEST_COMPRESSED} are allowed"
+        )
     width, height = picture_size(packed.data)
     _check_size(width, height)
-    picture = cv2.imdecode(packed, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if picture is None:
+    try:
+        picture = cv2.imdecode(packed, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageError(f"a compressed picture of {width} x {height} px: {error}") from error
+    # Two headers may say two sizes.
+    if picture is None or picture.shape[:2] != (height, width):
         raise ImageError(f"a compressed picture of {width} x {height} px is damaged")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 

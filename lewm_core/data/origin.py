@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lewm_core.errors import BagError
+from lewm_core.reading import read_json_mapping
 
 DATASET_FILE = "dataset.json"
 
@@ -66,12 +66,12 @@ def origins_of_names(names: Sequence[str]) -> list[Origin]:
 
 
 def _read(file: Path) -> Origin:
+    mend = "restore the file that lewm-collect wrote"
+    content = read_json_mapping(file, BagError, mend)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         seeds = sorted({int(run["seed"]) for run in content["runs"]})
         return Origin(file.parent.resolve().name, str(content["scene"]), tuple(seeds))
     except (ValueError, KeyError, TypeError) as error:
         raise BagError(
-            f"{file}: scene and seeds of the dataset cannot be read ({error!r}); restore the file "
-            "that lewm-collect wrote"
+            f"{file}: scene and seeds of the dataset cannot be read ({error!r}); {mend}"
         ) from error

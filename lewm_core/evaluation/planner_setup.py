@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import CheckpointError, ConfigError
 from lewm_core.evaluation.policies import PlannerPolicy
@@ -19,6 +17,7 @@ from lewm_core.planning import (
     planner_for,
     solver_settings,
 )
+from lewm_core.reading import ReadingError, parse_yaml
 from lewm_core.validation import validate
 
 if TYPE_CHECKING:
@@ -133,8 +132,8 @@ def change_settings(config: PlannerConfig, settings: Sequence[str]) -> PlannerCo
             if not isinstance(owner, dict):
                 raise ConfigError(f"setting {setting!r}: {part!r} holds no further keys")
         try:
-            owner[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            owner[last] = parse_yaml(text)
+        except ReadingError as error:
             raise ConfigError(f"setting {setting!r}: {text!r} is not a YAML value") from error
         if owners == ["solver"]:
             given.add(last)

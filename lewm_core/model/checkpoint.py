@@ -41,14 +41,15 @@ from lewm_core.model.config import IMAGE_MEAN, IMAGE_STD, ModelConfig, ProposalC
 from lewm_core.model.proposal import make_proposal
 from lewm_core.model.world_model import WorldModel
 from lewm_core.paths import checkpoint_path
+from lewm_core.reading import read_json_mapping
 from lewm_core.validation import explain
 
 FORMAT_VERSION = 1
 _ConfigT = TypeVar("_ConfigT", bound=BaseModel)
 WEIGHTS, SETTINGS, CARD = "model.safetensors", "model.json", "README.md"
 
-#: A model.json holds some kilobytes and a list of episode names; more than this is not one.
-_LARGEST_SETTINGS = 64 * 2**20
+#: Numbers in the weights of a model: 55 times the published one. Checked before any is allocated.
+MOST_PARAMETERS = 1_000_000_000
 _KEYS = ("format_version", "model", "normalisation", "contract", "training", "latent")
 _OPTIONAL_KEYS = ("proposal",)
 
@@ -245,15 +246,7 @@ def _find(path: str | Path) -> Path:
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    size = file.stat().st_size
-    if size > _LARGEST_SETTINGS:
-        raise CheckpointError(f"{file}: {size} bytes is too large to be the settings of a model")
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error}); copy it again") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"{file}: expected an object with the key format_version")
+    settings = read_json_mapping(file, CheckpointError, "copy it again")
     version = settings.get("format_version")
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -273,7 +266,34 @@ def _read_settings(file: Path) -> dict[str, Any]:
     for key in ("contract", "proposal"):
         if not isinstance(settings.get(key), dict | None):
             raise CheckpointError(f"{file}: {key} must be an object or null")
+    _check_records(file, settings["training"], settings["latent"])
     return settings
+
+
+def _check_records(file: Path, training: dict[str, Any], latent: dict[str, Any]) -> None:
+    """Refuse records that commands and the planner would stumble over; the rest is for people."""
+    for key in ("trained_episodes", "held_out_episodes"):
+        names = training.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CheckpointError(f"{file}: training.{key} must be a list of episode names")
+    sources = training.get("data_sources", [])
+    if not isinstance(sources, list) or not all(map(_is_source, sources)):
+        raise CheckpointError(
+            f"{file}: training.data_sources must be a list of objects with name, scene and seeds"
+        )
+    for key in ("one_block_distance", "goal_tolerance_factor"):
+        value = latent.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise CheckpointError(f"{file}: latent.{key} must be a number or null")
+        if value is not None and value < 0:
+            raise CheckpointError(f"{file}: latent.{key} is {value}, it must be 0 or more")
+
+
+def _is_source(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("seeds"), list):
+        return False
+    named = isinstance(entry.get("name"), str) and isinstance(entry.get("scene"), str)
+    return named and all(isinstance(seed, int) for seed in entry["seeds"])
 
 
 def _read_config(
@@ -299,6 +319,12 @@ def _read_weights(
     # Without memory behind it, so that sizes are compared before any of them is allocated.
     with torch.device("meta"):
         expected = _build(config, proposal).state_dict()
+    asked = sum(tensor.numel() for tensor in expected.values())
+    if asked > MOST_PARAMETERS:
+        raise CheckpointError(
+            f"{file.with_name(SETTINGS)}: model asks for {asked:,} parameters, "
+            f"{MOST_PARAMETERS:,} are allowed"
+        )
     try:
         with safe_open(file, framework="pt", device="cpu") as stored:
             names = set(stored.keys())
@@ -314,7 +340,7 @@ def _read_weights(
                         f"{tuple(wanted.shape)}; {_MIXED}"
                     )
             tensors = {name: stored.get_tensor(name) for name in expected}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{file}: not a complete safetensors file ({error}); copy it again"
         ) from error

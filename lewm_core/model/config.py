@@ -20,6 +20,11 @@ Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=128)]
 Heads = Annotated[int, Field(ge=1, le=256)]
 ImageSize = Annotated[int, Field(ge=8, le=2048)]
+#: Patches of a picture: attention grows with their square. 224 px in patches of 14 are 256.
+MOST_PATCHES = 16_384
+#: Numbers in the first maps of a picture, which a few weights can blow up to gigabytes.
+MOST_MAP_NUMBERS = 2**26
+Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _Config(BaseModel):
@@ -54,6 +59,12 @@ class VitEncoderConfig(_Config):
             )
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        patches = (self.image_size // self.patch_size) ** 2
+        if patches > MOST_PATCHES:
+            raise ValueError(
+                f"image_size {self.image_size} in patches of {self.patch_size} px are {patches} "
+                f"patches, {MOST_PATCHES} are allowed; raise patch_size"
+            )
         return self
 
 
@@ -78,6 +89,15 @@ class KeypointEncoderConfig(_Config):
     def _check(self) -> KeypointEncoderConfig:
         if self.image_size % 4:
             raise ValueError(f"image_size {self.image_size} is not a multiple of 4")
+        largest = max(
+            self.channels[0] * (self.image_size // 2) ** 2,
+            max(self.channels[1], self.keypoints) * (self.image_size // 4) ** 2,
+        )
+        if largest > MOST_MAP_NUMBERS:
+            raise ValueError(
+                f"channels and keypoints make {largest} numbers of a picture of "
+                f"{self.image_size} px, {MOST_MAP_NUMBERS} are allowed"
+            )
         return self
 
 
@@ -178,9 +198,9 @@ class InputsConfig(_Config):
             contract calls proprioceptive, or false, none.
     """
 
-    cameras: tuple[str, ...] = ()
+    cameras: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     fusion: Literal["embeddings", "images"] = "embeddings"
-    state: bool | tuple[str, ...] = False
+    state: bool | Annotated[tuple[Name, ...], Field(max_length=1024)] = False
 
     @model_validator(mode="after")
     def _check(self) -> InputsConfig:

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 from lewm_core.errors import CheckpointError
 from lewm_core.model.checkpoint import WEIGHTS
 from lewm_core.paths import checkpoint_path
+from lewm_core.reading import read_json_mapping
 
 FILE = "check.json"
 FORMAT_VERSION = 1
@@ -163,13 +164,8 @@ def finite(value: Any) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     mend = "delete it and run lewm-check again"
-    try:
-        if file.stat().st_size > _LARGEST:
-            raise CheckpointError(f"{file}: is too large to be a verdict; {mend}")
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not valid JSON ({error}); {mend}") from error
-    if not isinstance(stored, dict) or stored.get("format_version") != FORMAT_VERSION:
+    stored = read_json_mapping(file, CheckpointError, mend, _LARGEST)
+    if stored.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(f"{file}: is not of format_version {FORMAT_VERSION}; {mend}")
     kinds = {
         "weights_sha256": str, "verdict": str, "reason": str, "measured": dict, "data": list,
@@ -178,6 +174,8 @@ def _read(file: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(stored.get(key), kind):
             raise CheckpointError(f"{file}: {key} is missing or of another type; {mend}")
+    if not all(isinstance(name, str) for name in stored["data"]):
+        raise CheckpointError(f"{file}: data must be a list of names; {mend}")
     if stored["verdict"] not in VERDICTS:
         raise CheckpointError(
             f"{file}: verdict {stored['verdict']!r} is unknown; known are {', '.join(VERDICTS)}"

@@ -16,7 +16,14 @@ from torch import Tensor
 from lewm_core.planning.problem import Problem
 from lewm_core.planning.protocols import Candidates, begin_rollout
 from lewm_core.planning.sampling import best_of
-from lewm_core.planning.solver import BaseSolver, Outcome, SearchState, SolverSettings
+from lewm_core.planning.solver import (
+    MOST_CANDIDATES,
+    MOST_ROUNDS,
+    BaseSolver,
+    Outcome,
+    SearchState,
+    SolverSettings,
+)
 
 
 class AdamConfig(SolverSettings):
@@ -30,8 +37,8 @@ class AdamConfig(SolverSettings):
     """
 
     kind: Literal["adam"] = "adam"
-    candidates: int = Field(8, ge=1)
-    rounds: int = Field(20, ge=1)
+    candidates: int = Field(8, ge=1, le=MOST_CANDIDATES)
+    rounds: int = Field(20, ge=1, le=MOST_ROUNDS)
     learning_rate: float = Field(0.1, gt=0, allow_inf_nan=False)
     initial_std: float = Field(0.5, ge=0, allow_inf_nan=False)
 

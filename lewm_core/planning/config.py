@@ -47,7 +47,7 @@ class ControllerConfig(BaseModel):
     warm_start: bool = False
     shrink_horizon: bool = False
     minimum_horizon: int = Field(1, ge=1)
-    history_frames: int | None = Field(None, ge=1)
+    history_frames: int | None = Field(None, ge=1, le=64)
     history_tolerance: float | None = Field(None, ge=0, allow_inf_nan=False)
     compensate_latency: bool = False
     time_limit: Literal["auto"] | _Seconds | None = None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lewm_core.planning.noise import exponential
 from lewm_core.planning.sampling import SamplingConfig, SamplingSolver, SamplingState
+from lewm_core.planning.solver import MOST_CANDIDATES, MOST_ROUNDS
 
 
 class MPPIConfig(SamplingConfig):
@@ -26,8 +27,8 @@ class MPPIConfig(SamplingConfig):
     """
 
     kind: Literal["mppi"] = "mppi"
-    candidates: int = Field(128, ge=2)
-    rounds: int = Field(8, ge=1)
+    candidates: int = Field(128, ge=2, le=MOST_CANDIDATES)
+    rounds: int = Field(8, ge=1, le=MOST_ROUNDS)
     temperature: float = Field(0.1, gt=0, allow_inf_nan=False)
     std_decay: float = Field(0.8, gt=0, le=1)
     noise_correlation: float = Field(0.6, ge=0, lt=1)

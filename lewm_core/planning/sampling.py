@@ -12,7 +12,13 @@ from torch import Tensor
 
 from lewm_core.planning.problem import Problem
 from lewm_core.planning.protocols import Candidates, begin_rollout
-from lewm_core.planning.solver import BaseSolver, SearchState, SolverSettings
+from lewm_core.planning.solver import (
+    MOST_CANDIDATES,
+    MOST_ROUNDS,
+    BaseSolver,
+    SearchState,
+    SolverSettings,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,8 +39,8 @@ class SamplingConfig(SolverSettings):
             the time of a long plan, whose later blocks will be planned anew anyway. None: no bound.
     """
 
-    candidates: int = Field(300, ge=2)
-    rounds: int = Field(30, ge=1)
+    candidates: int = Field(300, ge=2, le=MOST_CANDIDATES)
+    rounds: int = Field(30, ge=1, le=MOST_ROUNDS)
     initial_std: float = Field(1.0, gt=0, allow_inf_nan=False)
     min_std: float = Field(0.0, ge=0, allow_inf_nan=False)
     blocks_per_round: int | None = Field(None, ge=1)

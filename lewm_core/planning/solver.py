@@ -13,10 +13,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from lewm_core.errors import PlanningError
@@ -27,6 +27,15 @@ from lewm_core.planning.problem import Problem
 from lewm_core.planning.protocols import Candidates, Dynamics, Objective
 from lewm_core.planning.search_limits import SearchLimits
 from lewm_core.planning.starts import ProposalStart, ProposalStartConfig, Start
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+#: Bounds of a preset: one that asks for more is a slip or an attack, not a search.
+MOST_CANDIDATES, MOST_ROUNDS, MOST_BLOCKS = 65_536, 1_000_000, 2**18
+#: Numbers in the largest tensor of a search; 2^28 of float32 are 1 GiB.
+_MOST_NUMBERS = 2**28
 
 
 class SolverSettings(BaseModel):
@@ -42,7 +51,17 @@ class SolverSettings(BaseModel):
 
     horizon: int = Field(5, ge=1, le=1000)
     proposal: ProposalStartConfig | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        blocks = getattr(self, "candidates", 1) * self.horizon
+        if blocks > MOST_BLOCKS:
+            raise ValueError(
+                f"candidates times horizon are {blocks} blocks in a round, {MOST_BLOCKS} are "
+                "allowed; lower one of them"
+            )
+        return self
 
 
 @dataclass
@@ -97,8 +116,8 @@ class BaseSolver(ABC):
         generator: Source of the random numbers; None before the first plan.
 
     Raises:
-        PlanningError: The limits do not fit the model's actions, or the start needs a proposal
-            that the model has not.
+        PlanningError: The limits do not fit the model's actions, the start needs a proposal
+            that the model has not, or the search would fill the memory.
     """
 
     #: What ``config`` is an instance of.
@@ -117,6 +136,7 @@ class BaseSolver(ABC):
     ) -> None:
         self.model = model
         self.config = config = config or self.settings()
+        self._check_size()
         self.objective = objective or GoalDistance()
         self.limits = SearchLimits(model, action_limits, rate_limits)
         self._proposal = None
@@ -127,6 +147,21 @@ class BaseSolver(ABC):
         self.generator: torch.Generator | None = None
         self._colours: dict[tuple[int, torch.device], Tensor | None] = {}
         self._graphs = StageGraphs(self) if capture else None
+
+    def _check_size(self) -> None:
+        """Refuse a search whose tensors would fill the memory."""
+        blocks = getattr(self.config, "candidates", 1) * self.config.horizon
+        steps = self.config.horizon * self.model.frame_skip
+        width = max(
+            self.model.frame_skip * self.model.action_dim, getattr(self.model, "latent_dim", 1)
+        )
+        # The largest is what candidates do or lead to, or what colours the noise of their steps.
+        largest = max(blocks * width, steps * steps)
+        if largest > _MOST_NUMBERS:
+            raise PlanningError(
+                f"solver: {blocks} blocks of candidates of this model need {largest} numbers at "
+                f"once, {_MOST_NUMBERS} are allowed; lower candidates or horizon"
+            )
 
     @contextlib.contextmanager
     def kept_randomness(self) -> Iterator[None]:

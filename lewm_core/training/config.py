@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lewm_core.errors import ConfigError
 from lewm_core.model.config import LossConfig, ModelConfig, ProposalConfig
 from lewm_core.paths import config_path
+from lewm_core.reading import ReadingError, parse_yaml
 from lewm_core.validation import read_yaml_mapping, validate
 
 #: Settings that may change when a run is continued: none of them moves a weight.
@@ -314,8 +315,8 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
             f"override {override!r} is not key=value; write for example loss.weight=0.3"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = parse_yaml(text)
+    except ReadingError as error:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value") from error
     values = copy.deepcopy(values)
     owner = values

@@ -18,7 +18,12 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from lewm_core.errors import ConfigError
+from lewm_core.reading import ReadingError, parse_json, read_bounded_text
+
 FILE = "metrics.jsonl"
+#: Bytes; a row has some hundred, and a run of a million steps 50,000 rows.
+_LARGEST = 2**30
 
 
 class MetricsLog:
@@ -65,13 +70,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
         return []
+    try:
+        text = read_bounded_text(path, _LARGEST)
+    except ReadingError as error:
+        raise ConfigError(f"{path}: {error}; move it away to go on without the curves") from error
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ReadingError:
             continue
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows.append(row)
     return rows
 

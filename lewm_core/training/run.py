@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lewm_core.errors import ConfigError
+from lewm_core.reading import read_json_mapping
 from lewm_core.training.config import TrainConfig, config_differences
 from lewm_core.validation import read_yaml_mapping, validate
 
@@ -126,12 +127,7 @@ def _check_same(folder: RunFolder, config: TrainConfig, record: dict[str, Any]) 
             f"{folder.path} holds a run with other settings ({'; '.join(differences)}); "
             "use its settings with --resume, or choose another --out"
         )
-    try:
-        before = json.loads(folder.record.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{folder.record} cannot be read ({error}); choose another --out") from (
-            error
-        )
+    before = read_json_mapping(folder.record, ConfigError, "choose another --out")
     for key, what in (
         ("episodes", "other episodes"),
         ("contract", "another contract"),

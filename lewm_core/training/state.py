@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lewm_core.errors import CheckpointError
+from lewm_core.reading import ReadingError, parse_json
 
 #: Raised when the layout of the file changes.
 FORMAT_VERSION = 1
@@ -77,6 +78,14 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
+            expected = _shapes(model)
+            for name in file.keys():  # noqa: SIM118
+                shape = tuple(file.get_slice(name).get_shape())
+                if shape not in expected.get(name.partition("/")[0], ()):
+                    raise CheckpointError(
+                        f"{path} belongs to another model: tensor {name} of shape {shape} is not "
+                        "part of this one; start the run anew in another folder"
+                    )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
@@ -107,7 +116,29 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -
             optimiser.state[parameter] = {
                 key: _laid_out_like(parameter, value) for key, value in moments.items()
             }
-    return Progress(**json.loads(header["progress"]))
+    return _progress(path, header.get("progress", ""))
+
+
+def _shapes(model: nn.Module) -> dict[str, set[tuple[int, ...]]]:
+    """Return the shapes that a tensor of the file may have, by its name up to a slash.
+
+    A moment has its parameter's shape; AdamW's step counter has none.
+    """
+    shapes = {_MODEL + name: {tuple(value.shape)} for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        shapes[_OPTIMISER + name] = {tuple(parameter.shape), ()}
+    return shapes
+
+
+def _progress(path: Path, text: str) -> Progress:
+    try:
+        values = parse_json(text)
+        return Progress(int(values["step"]), float(values["elapsed_s"]), int(values["frames"]))
+    except (ReadingError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not say how far the run had come ({error}); start the run anew in "
+            "another folder"
+        ) from error
 
 
 def _laid_out_like(parameter: nn.Parameter, value: Tensor) -> Tensor:

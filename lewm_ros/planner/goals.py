@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from lewm_core.data.bags import BagReader
 from lewm_core.data.contract import Camera
-from lewm_core.data.images import decode_compressed, prepare_picture
+from lewm_core.data.images import LARGEST_COMPRESSED, decode_compressed, prepare_picture
 from lewm_core.data.images import decode_message as decode_recorded
 from lewm_core.errors import ImageError
 from lewm_ros.codecs import decode_message
 
-#: A goal file is read into memory before it is looked at; a picture from a camera is smaller.
-_LARGEST_FILE_BYTES = 64 * 2**20
 #: s after a bag's last picture that still mean it.
 _BAG_END_S = 1.0
 #: Brightness (0 to 255) that 99 of 100 values of a black picture do not reach, and the spread of
@@ -175,20 +173,25 @@ def goal_from_file(
 
 def _read_file(path: Path, camera: Camera, image_size: int) -> NDArray[np.uint8]:
     """Read one picture as ``(3, S, S)``."""
-    file = path.expanduser()
+    try:
+        file = path.expanduser()
+    except RuntimeError as error:
+        raise ImageError(f"goal {path}: {error}; give a whole path") from error
     try:
         # Of a pipe or a device, reading might never end.
         if not file.is_file():
             raise ImageError(f"goal {file} is not a file: give a PNG or JPEG")
         size = file.stat().st_size
-        if size > _LARGEST_FILE_BYTES:
+        if size > LARGEST_COMPRESSED:
             raise ImageError(
                 f"goal {file} has {size} bytes; a picture of the camera has less than "
-                f"{_LARGEST_FILE_BYTES}"
+                f"{LARGEST_COMPRESSED}"
             )
         data = file.read_bytes()
-    except OSError as error:
-        raise ImageError(f"goal {file} cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a name with a zero byte in it.
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"goal {file} cannot be read: {reason}") from error
     try:
         picture = decode_compressed(data)
     except ImageError as error:

@@ -24,8 +24,8 @@ from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission, Outcome
 from lewm_ros.planner.status import as_float32
 from lewm_ros.srv import SetGoal
 
-#: Of one request; their pictures lie in memory until it ends.
-_MOST_GOALS = 1000
+#: Goals of one request: each is kept as the model sees it until it is reached.
+MOST_GOALS = 256
 
 
 class Host(Protocol):
@@ -271,8 +271,8 @@ class PlannerRequests:
             raise PlanningError("both goals and paths are given: give one")
         if not asked.goals and not asked.paths:
             raise PlanningError("goals is empty: give at least one picture, or a path")
-        if len(asked.paths) > _MOST_GOALS or len(asked.goals) > _MOST_GOALS * cameras:
-            raise PlanningError(f"more than {_MOST_GOALS} goals: send them in several requests")
+        if len(asked.paths) > MOST_GOALS or len(asked.goals) > MOST_GOALS * cameras:
+            raise PlanningError(f"more than {MOST_GOALS} goals: send them in several requests")
         if len(asked.goals) % cameras:
             raise PlanningError(
                 f"goals has {len(asked.goals)} pictures, but the model sees {cameras} cameras: "

@@ -54,7 +54,7 @@ def test_a_verdict_on_other_weights_is_left_aside_with_a_warning(
     ("content", "words"),
     [
         ("{", "not valid JSON"),
-        ("[]", "format_version"),
+        ("[]", "expected an object"),
         (json.dumps({"format_version": 2}), "format_version"),
         (json.dumps({"format_version": 1}), "weights_sha256"),
     ],
