@@ -18,7 +18,7 @@ from support.fuzz_bombs import Bomb, picture_bombs
 from support.fuzz_kinds import Kind
 from support.fuzz_mutations import mutate_bytes, mutate_tree, yaml_text
 
-from lewm_core.errors import UserError
+from lewm_core.errors import ImageError, UserError
 
 
 def ros_kinds() -> tuple[Kind, ...]:
@@ -163,17 +163,21 @@ class _Host:
         return 1
 
     def goal_picture(self, source: Any) -> np.ndarray:
-        from lewm_ros.planner.goals import goal_from_file, goal_from_messages
+        from lewm_ros.planner.goals import goal_from_messages, goal_from_text
 
-        read = goal_from_file if isinstance(source, str) else goal_from_messages
+        read = goal_from_text if isinstance(source, str) else goal_from_messages
         return read(source, [material.contract().camera], material.IMAGE_SIZE)
+
+    def captured_picture(self) -> np.ndarray:
+        raise ImageError("nothing to capture: no picture yet")
 
     def tolerance(self, asked: float) -> float:
         return asked
 
     def pursue(self, request: Any) -> None:
-        if request.tolerance is not None and not math.isfinite(request.tolerance):
-            raise AssertionError(f"a goal with the tolerance {request.tolerance} is pursued")
+        for goal in request.goals:
+            if not (math.isfinite(goal.tolerance) and math.isfinite(goal.timeout_s)):
+                raise AssertionError(f"a goal with {goal.tolerance}, {goal.timeout_s} is pursued")
 
 
 _ros: dict[str, Any] = {}
@@ -182,6 +186,7 @@ _ros: dict[str, Any] = {}
 def _start_ros() -> None:
     """Make a node in this worker, alone on a domain of its own process."""
     import rclpy
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.lifecycle import LifecycleNode
 
     from lewm_ros.planner.requests import PlannerRequests
@@ -190,6 +195,17 @@ def _start_ros() -> None:
     rclpy.init(args=["fuzz", "--ros-args", "--log-level", "fatal"])
     _ros["node"] = LifecycleNode("fuzz")
     _ros["requests"] = PlannerRequests(_ros["node"], _Host())
+    _ros["executor"] = SingleThreadedExecutor()
+    _ros["executor"].add_node(_ros["node"])
+
+
+def _run(function: Any, *arguments: Any) -> Any:
+    """Run a coroutine of the requests as the node's executor does."""
+    task = _ros["executor"].create_task(function, *arguments)
+    _ros["executor"].spin_until_future_complete(task, 30.0)
+    if not task.done():
+        raise AssertionError("the request is not answered")
+    return task.result()
 
 
 def _make_request(rng: random.Random, _: Path, folder: Path) -> None:
@@ -205,8 +221,9 @@ def _make_request(rng: random.Random, _: Path, folder: Path) -> None:
             asked.image = _raw_image(rng)
         if rng.random() < 0.4:
             asked.path = rng.choice(
-                ("/etc/passwd", "../x", "x\ny", "~nobody", "/dev/zero", "x" * 5000)
-            )
+                ("/etc/passwd", "../x", "x\ny", "~nobody", "/dev/zero", "x" * 5000, "capture",
+                 "bag:", "bag:/etc/passwd@1s", "bag:/no/bag@end", "bag:x@-1s", "bag:x@" + "9" * 400)
+            )  # fmt: skip
         asked.further_images = [_raw_image(rng) for _ in range(rng.choice((0, 0, 1, 5)))]
         name = "set_goal"
     else:
@@ -216,6 +233,8 @@ def _make_request(rng: random.Random, _: Path, folder: Path) -> None:
             asked.goals = [_raw_image(rng)] * 300
         asked.timeout.sec = rng.choice((0, 1, -1, 2**31 - 1))
         asked.timeout.nanosec = rng.choice((0, 2**32 - 1))
+        asked.paths = rng.choice(([], [], ["capture"], ["bag:/no/bag@end", "x"], ["x"] * 300))
+        asked.tolerances = rng.choice(([], [], [0.1], [math.nan], [-1.0, math.inf]))
         name = "reach_goal"
     data = serialize_message(asked)
     (folder / name).write_bytes(mutate_bytes(rng, data) if rng.random() < 0.4 else data)
@@ -237,11 +256,13 @@ def _load_request(folder: Path) -> None:
         raise UserError(f"the middleware drops it: {error}") from error
     requests = _ros["requests"]
     if service:
-        answer = requests._on_set_goal(asked, SetGoal.Response())
+        answer = _run(requests._on_set_goal, asked, SetGoal.Response())
         refusal = "" if answer.success else answer.message
     else:
-        outcome = requests._refusal(asked)
-        refusal = "" if outcome is None else outcome.message
+        refusal = ""
+        for goal in _run(requests._read_goals, asked):
+            if not (math.isfinite(goal.tolerance) and math.isfinite(goal.timeout_s)):
+                raise AssertionError(f"a goal with {goal.tolerance}, {goal.timeout_s} is taken")
     if "\n" in refusal:
         raise AssertionError(f"a refusal of several lines: {refusal!r}")
     if refusal:
