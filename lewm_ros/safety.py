@@ -11,6 +11,7 @@ and then the robot's own timeout stops it just as hard.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -21,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import ContractError
+
+logger = logging.getLogger(__name__)
 
 #: From where on a command counts as moving the robot: share of half the range away from a hold of
 #: fixed values (velocities), share of the range away from the last command (positions).
@@ -348,4 +351,8 @@ class Watchdog:
         while not self._ended.wait(self._period_s):
             hungry_s = time.monotonic() - self._fed_s
             if hungry_s > self._timeout_s:
-                self._bite(hungry_s)
+                try:
+                    self._bite(hungry_s)
+                except Exception:
+                    # It must go on watching, and try again in the next period.
+                    logger.exception("the watchdog could not hold")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import queue
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,7 +25,6 @@ with ros_imports("lewm_ros.planner"):
     from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
     from rclpy.parameter import Parameter
     from sensor_msgs.msg import Image
-    from std_msgs.msg import Bool
 
     from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
@@ -35,19 +33,15 @@ with ros_imports("lewm_ros.planner"):
     from lewm_ros.planner.control_timer import ControlTimer
     from lewm_ros.planner.goals import goal_from_messages, goal_from_text, picture_from_message
     from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission
-    from lewm_ros.planner.parameters import (
-        PlannerParameters,
-        check_changes,
-        declare_parameters,
-        read_parameters,
-    )
+    from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
     from lewm_ros.planner.pilot import PlannerPilot
     from lewm_ros.planner.requests import PlannerRequests
     from lewm_ros.planner.session import PlannerSession, open_session
     from lewm_ros.planner.status import PlannerReport
+    from lewm_ros.planner.supervisor import Supervisor
     from lewm_ros.planner.thread import Outcome, PlanningThread
     from lewm_ros.planner.topics import PlannerTopics
-    from lewm_ros.safety import DeadManSwitch, SafeCommand, StopLatch, Watchdog
+    from lewm_ros.safety import SafeCommand, StopLatch
 
 #: How long a stopping node waits for the last hold command to arrive, and for a plan to end.
 _ACKNOWLEDGE_S = 0.5
@@ -55,12 +49,6 @@ _PLAN_END_S = 5.0
 
 #: s after which the log has the same reason to hold again.
 _SAME_REASON_S = 5.0
-
-#: s between two looks by which the system's clock may be corrected; more is a step.
-_CLOCK_STEP_S = 0.1
-
-#: How long the watchdog waits for a command that is just being decided on.
-_COMMAND_S = 0.05
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -101,7 +89,6 @@ class PlannerNode(LifecycleNode):
         self._session: PlannerSession | None = None
         self._pilot: PlannerPilot | None = None
         self._active = False
-        self._commanding = threading.Lock()
         self._failure: UserError | None = None
         self._logged = ("", 0.0)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
@@ -170,15 +157,9 @@ class PlannerNode(LifecycleNode):
         result = super().on_activate(state)
         self._pilot.activate(self._settings)
         self._active = True
-        self._clock_seen = (-1, time.monotonic())
-        self._clock_offset_ns: int | None = None
-        self._watchdog = Watchdog(
-            self._settings.watchdog_timeout, self._session.contract.control_period, self._on_stuck
-        )
-        self._watchdog.start()
         self._reset_replan_timer()
         self._control.start()
-        self._pulse.reset()
+        self._supervisor.start(self._settings)
         if self._goal_from_file is not None and not self._latch.latched:
             goal = Goal(self._goal_from_file, self.tolerance(0.0))
             self.pursue(GoalRequest([goal], self._settings.goal_file))
@@ -251,16 +232,10 @@ class PlannerNode(LifecycleNode):
         self._control = ControlTimer(
             self, contract.control_period, self._safely(self._on_control_tick)
         )
-        self._pulse = self.create_timer(
-            contract.control_period,
-            self._safely(self._on_pulse),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        self._supervisor = Supervisor(
+            self, self, self._settings, contract.control_period, self._safely
         )
-        self._pulse.cancel()
         self._status_timer.timer_period_ns = round(1e9 / self._settings.status_rate)
-        self._deadman = self._deadman_subscription = None
-        if self._settings.deadman_topic:
-            self._listen_for_deadman(self._settings)
         self._thread = PlanningThread(
             session.controller, self._now_ns, self._hand_over, session.threads
         )
@@ -271,26 +246,18 @@ class PlannerNode(LifecycleNode):
             self._latch,
             self._topics,
             self.get_parameter("use_sim_time").value,
-            self._deadman,
+            self._supervisor.deadman,
             self.get_logger().info,
         )
         self._session = session
 
-    def _listen_for_deadman(self, settings: PlannerParameters) -> None:
-        self._deadman_subscription = self.create_subscription(
-            Bool, settings.deadman_topic, self._safely(self._on_deadman), qos.DEADMAN
-        )
-        topic = self._deadman_subscription.topic_name
-        self._deadman = DeadManSwitch(topic, settings.deadman_timeout)
-
     def _leave_active(self, reason: str) -> None:
         if not self._active:
             return
-        self._watchdog.end()
-        with self._commanding:
+        self._supervisor.stop()
+        with self._supervisor.commanding():
             self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
         self._active = False
-        self._pulse.cancel()
         self._control.stop()
         self._replan_timer.cancel()
         self._idle_report = self._configured_report("configured, not active")
@@ -304,10 +271,8 @@ class PlannerNode(LifecycleNode):
         if not self._thread.end(_PLAN_END_S):
             self.get_logger().warning("a plan is still being made; its result is dropped")
         self._control.destroy()
-        for timer in (self._replan_timer, self._pulse):
-            self.destroy_timer(timer)
-        if self._deadman_subscription is not None:
-            self.destroy_subscription(self._deadman_subscription)
+        self.destroy_timer(self._replan_timer)
+        self._supervisor.destroy()
         self._topics.destroy()
 
     # --- what the requests need (`lewm_ros.planner.requests.Host`) -------------------------------
@@ -391,11 +356,6 @@ class PlannerNode(LifecycleNode):
         if refusal:
             self.get_logger().warning(f"picture refused: {refusal}", throttle_duration_sec=2.0)
 
-    def _on_deadman(self, message: Bool) -> None:
-        self._deadman.hear(message.data, time.monotonic())
-        if self._active and not message.data and not self._pilot.report.holding:
-            self._control_now()
-
     def _on_state(self, state: State, fields: dict[str, FieldSelector], message: Any) -> None:
         if not self._active:
             return
@@ -422,6 +382,41 @@ class PlannerNode(LifecycleNode):
         self.get_logger().warning(f"{reason}: starting anew")
         self._pilot.clock_jumped()
         self._control.start()
+
+    # --- what the supervisor tells (`lewm_ros.planner.supervisor.Supervised`) --------------------
+
+    def ros_time_ns(self) -> int:
+        """Return ROS time."""
+        return self._now_ns()
+
+    def callbacks_stand_still(self, reason: str) -> None:
+        """Hold in the place of callbacks that do not return; called in the watchdog's thread."""
+        if not self._active:
+            return
+        report = self._pilot.report
+        report.watchdog_holds += 1
+        self._publish_command(self._pilot.hold(reason, self._now_ns()))
+        told = dataclasses.replace(report, state=PlanStatus.FAILED, reason=reason, holding=True)
+        self._status_publisher.publish(told.message(self._now_ns()))
+        self.get_logger().error(reason, throttle_duration_sec=1.0)
+
+    def clock_stands_still(self, still_s: float) -> None:
+        """Hold, if it lasts: nobody knows how old anything is."""
+        # In lock step the scene's clock waits for the command that is withheld.
+        if still_s > self._settings.clock_timeout and not self._pilot.withheld:
+            self._hold_for(
+                PlanStatus.WAITING,
+                f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
+            )
+
+    def clock_was_set(self, step_s: float) -> None:
+        """Forget what was seen: its stamps mean nothing any more."""
+        self._start_anew(f"the system's clock was set by {step_s:+.2f} s")
+
+    def deadman_released(self) -> None:
+        """Hold at once, not at the next tick."""
+        if self._active and not self._pilot.report.holding:
+            self._control_now()
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_changes(changes, lambda: self._session is not None, lambda: self._active)
@@ -468,7 +463,7 @@ class PlannerNode(LifecycleNode):
 
     def _control_now(self) -> None:
         """Decide what to do now, publish it, and say so where it changed."""
-        with self._commanding:
+        with self._supervisor.commanding():
             state, command = self._pilot.decide(self._now_ns())
             self._publish_command(command)
         self._update_status(state, command.reason, command.hold)
@@ -520,53 +515,6 @@ class PlannerNode(LifecycleNode):
             )
         self._publish_status()
 
-    def _on_pulse(self) -> None:
-        """Feed the watchdog, and see whether ROS time goes on; by wall time."""
-        before_s = time.monotonic()
-        now_ns, wall_s = self._now_ns(), time.monotonic()
-        if not self._active:
-            return
-        self._watchdog.feed()
-        if now_ns != self._clock_seen[0]:
-            self._clock_seen = (now_ns, wall_s)
-        still_s = wall_s - self._clock_seen[1]
-        if wall_s - before_s < _CLOCK_STEP_S / 10:
-            # Not interrupted between the two clocks.
-            self._watch_system_clock(now_ns - round(wall_s * 1e9))
-        # In lock step the scene's clock waits for the command that is withheld.
-        if still_s > self._settings.clock_timeout and not self._pilot.withheld:
-            self._hold_for(
-                PlanStatus.WAITING,
-                f"ROS time stands still for {still_s:.1f} s: does anybody publish /clock?",
-            )
-
-    def _watch_system_clock(self, offset_ns: int) -> None:
-        """Notice that somebody sets the system's clock, which rclpy does not tell."""
-        before_ns, self._clock_offset_ns = self._clock_offset_ns, offset_ns
-        if self.get_parameter("use_sim_time").value or before_ns is None:
-            return
-        step_s = (offset_ns - before_ns) * 1e-9
-        if abs(step_s) > _CLOCK_STEP_S:
-            self._start_anew(f"the system's clock was set by {step_s:+.2f} s")
-
-    def _on_stuck(self, still_s: float) -> None:
-        """Hold in the place of callbacks that do not return; called in the watchdog's thread."""
-        reason = f"the node's callbacks stand still for {still_s:.1f} s: the watchdog holds"
-        # They may stand still with the lock; that must not keep the robot moving.
-        locked = self._commanding.acquire(timeout=_COMMAND_S)
-        try:
-            if not self._active:
-                return
-            self._publish_command(self._pilot.hold(reason, self._now_ns()))
-            report = self._pilot.report
-            report.watchdog_holds += 1
-        finally:
-            if locked:
-                self._commanding.release()
-        told = dataclasses.replace(report, state=PlanStatus.FAILED, reason=reason, holding=True)
-        self._status_publisher.publish(told.message(self._now_ns()))
-        self.get_logger().error(reason, throttle_duration_sec=1.0)
-
     def _on_diagnostics_timer(self) -> None:
         hardware = "" if self._session is None else self._session.device
         self._diagnostics.publish(
@@ -578,7 +526,7 @@ class PlannerNode(LifecycleNode):
 
     def _hold_for(self, state: int, reason: str) -> None:
         """Publish the hold command outside the control rate."""
-        with self._commanding:
+        with self._supervisor.commanding():
             self._publish_command(self._pilot.hold(reason, self._now_ns()))
         self._update_status(state, reason, holding=True)
 

@@ -1,10 +1,13 @@
 """The command guard and the stop latch, on their own."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 from lewm_core.errors import ContractError
-from lewm_ros.safety import CommandGuard, StopLatch
+from lewm_ros.safety import CommandGuard, DeadManSwitch, StopLatch, Watchdog
 
 PERIOD_S = 0.1
 PERIOD_NS = 100_000_000
@@ -136,3 +139,63 @@ def test_the_latch_keeps_the_first_reason_until_resumed():
     latch.stop("somebody else")
     assert latch.latched and latch.reason == "the operator"
     assert latch.resume() and not latch.latched and latch.reason == ""
+
+
+def test_the_speed_scale_goes_from_hold_towards_the_command():
+    guard = make_guard()
+    guard.speed_scale = 0.25
+    np.testing.assert_allclose(guard.check([0.12, -0.08], PERIOD_NS).values, [0.03, -0.02])
+    assert guard.counters.scaled == 1
+    with pytest.raises(ValueError, match="speed_scale is 1.5"):
+        guard.speed_scale = 1.5
+
+
+def test_scaled_positions_go_a_share_of_the_way_from_the_last_one():
+    guard = make_guard(hold=("last", "last"))
+    first = guard.check([0.1, 0.0], PERIOD_NS)
+    np.testing.assert_allclose(first.values, [0.1, 0.0])
+    guard.speed_scale = 0.5
+    np.testing.assert_allclose(guard.check([0.12, 0.0], 2 * PERIOD_NS).values, [0.11, 0.0])
+
+
+def test_it_knows_whether_the_robot_is_commanded_to_move():
+    guard = make_guard()
+    guard.check([0.02, 0.0], PERIOD_NS)
+    assert not guard.moving, "a little is not seen by a camera"
+    guard.check([0.05, 0.0], 2 * PERIOD_NS)
+    assert guard.moving
+    guard.hold("no picture", 3 * PERIOD_NS)
+    assert not guard.moving
+
+
+def test_a_dead_man_switch_must_be_pressed_again_and_again():
+    switch = DeadManSwitch("/deadman", timeout_s=0.5)
+    assert "nothing heard on /deadman" in switch.problem(100.0)
+    switch.hear(True, 100.0)
+    assert switch.problem(100.4) == ""
+    assert "silent for 0.60 s" in switch.problem(100.6)
+    switch.hear(False, 101.0)
+    assert "released" in switch.problem(101.0)
+
+
+def test_a_watchdog_bites_until_it_is_fed_also_when_a_bite_fails():
+    bites, many = [], threading.Event()
+
+    def bite(hungry_s: float) -> None:
+        bites.append(hungry_s)
+        if len(bites) >= 3:
+            many.set()
+        raise RuntimeError("no bite")
+
+    watchdog = Watchdog(timeout_s=0.2, period_s=0.02, bite=bite)
+    watchdog.start()
+    for _ in range(10):
+        time.sleep(0.03)
+        watchdog.feed()
+    fed = len(bites)
+    assert many.wait(5.0)
+    watchdog.end()
+    assert min(bites) > 0.2 and (fed == 0 or min(bites[:fed]) > 0.2)
+    ended = len(bites)
+    time.sleep(0.1)
+    assert len(bites) == ended
