@@ -21,7 +21,7 @@ from lewm_core.errors import ConfigError, UserError
 from lewm_ros.dds import apply_profile
 from lewm_ros.missing import require_ros, ros_imports
 
-__all__ = ["declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node"]
+__all__ = ["declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node", "run_nodes"]
 
 #: Parameters that rclpy itself declares or reads.
 _RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
@@ -75,16 +75,39 @@ def run_node(
     Returns:
         Exit status: 0 after SIGINT, SIGTERM or a node that finished, 1 after an error.
     """
-    require_ros(getattr(factory, "__module__", "lewm_ros"))
+    return run_nodes([factory], argv, threads=threads, help_text=factory.__doc__ or "")
+
+
+def run_nodes(
+    factories: Sequence[Callable[[], Any]],
+    argv: Sequence[str] | None = None,
+    *,
+    threads: int = 1,
+    help_text: str = "",
+) -> int:
+    """Run several nodes in this process, each spun by an executor of its own; see `run_node`.
+
+    The process ends when one of them ends. They are closed in the order of ``factories``.
+
+    Args:
+        factories: Each returns a node.
+        argv: The command line; default ``sys.argv``.
+        threads: Of each executor.
+        help_text: What ``--help`` shows.
+
+    Returns:
+        Exit status, as `run_node`.
+    """
+    require_ros(getattr(factories[0], "__module__", "lewm_ros"))
     arguments = list(sys.argv if argv is None else argv)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end_node())
     try:
-        debug, shown = _own_arguments(arguments, factory)
+        debug, shown = _own_arguments(arguments, help_text)
         if shown:
             return 0
         apply_profile()
-        status, error = _run(factory, arguments, threads)
+        status, error = _run(factories, arguments, threads)
     except Exception as raised:
         status, error = 1, raised
         debug = "--debug" in arguments
@@ -167,34 +190,43 @@ def _accept_whole_number(node: Any, name: str) -> None:
 
 
 def _run(
-    factory: Callable[[], Any], arguments: list[str], threads: int
+    factories: Sequence[Callable[[], Any]], arguments: list[str], threads: int
 ) -> tuple[int, BaseException | None]:
-    """Do the work of `run_node` between parsing and reporting."""
+    """Do the work of `run_nodes` between parsing and reporting."""
     import rclpy
     from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = None
+    nodes: list[Any] = []
+    spun: list[tuple[Any, threading.Thread]] = []
     try:
-        node = factory()
-        _check_overrides(node)
-        executor = (
-            SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(num_threads=threads)
-        )
-        executor.add_node(node)
-        thread = threading.Thread(target=_spin, args=(executor,), name="executor", daemon=True)
-        thread.start()
+        for factory in factories:
+            nodes.append(factory())
+            _check_overrides(nodes[-1])
+        for node in nodes:
+            executor = (
+                SingleThreadedExecutor()
+                if threads == 1
+                else MultiThreadedExecutor(num_threads=threads)
+            )
+            executor.add_node(node)
+            thread = threading.Thread(
+                target=_spin, args=(executor,), name="executor", daemon=True
+            )
+            spun.append((executor, thread))
+            thread.start()
         # Python runs signal handlers in the main thread only, which must not sit in the
         # middleware's wait: an event's wait is interrupted by them.
         _stop.event.wait()
-        executor.shutdown(timeout_sec=_JOIN_TIMEOUT_S)
-        thread.join(_JOIN_TIMEOUT_S)
+        for executor, thread in spun:
+            executor.shutdown(timeout_sec=_JOIN_TIMEOUT_S)
+            thread.join(_JOIN_TIMEOUT_S)
     except Exception as error:
         end_node(1, error)
     finally:
         # From here on a second signal changes nothing: end_node has been called.
-        if node is not None:
+        for node in nodes:
             _close(node)
         rclpy.try_shutdown()
     return _stop.status, _stop.error
@@ -242,7 +274,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else f"; it has {', '.join(sorted(known))}"
 
 
-def _own_arguments(arguments: list[str], factory: Callable[[], Any]) -> tuple[bool, bool]:
+def _own_arguments(arguments: list[str], help_text: str) -> tuple[bool, bool]:
     """Look at what comes before ``--ros-args``.
 
     Returns:
@@ -257,7 +289,7 @@ def _own_arguments(arguments: list[str], factory: Callable[[], Any]) -> tuple[bo
         end = own.index("--", start) + 1 if "--" in own[start:] else len(own)
         own = own[:start] + own[end:]
     if "--help" in own or "-h" in own:
-        print((factory.__doc__ or "").strip())
+        print(help_text.strip())
         print("\nusage: ... [--debug] --ros-args -p NAME:=VALUE -r FROM:=TO")
         return False, True
     unknown = [argument for argument in own if argument != "--debug"]
