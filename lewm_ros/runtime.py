@@ -21,7 +21,9 @@ from lewm_core.errors import ConfigError, UserError
 from lewm_ros.dds import apply_profile
 from lewm_ros.missing import require_ros, ros_imports
 
-__all__ = ["declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node", "run_nodes"]
+__all__ = [
+    "declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node", "run_nodes",
+]  # fmt: skip
 
 #: Parameters that rclpy itself declares or reads.
 _RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")

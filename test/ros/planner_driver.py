@@ -134,10 +134,10 @@ class Driver:
         clock_runs: Whether it goes on.
     """
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, discovery: str = "LOCALHOST") -> None:
         """Join the ROS graph of this domain."""
         # As the planner's process has it, or the two do not find each other.
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = discovery
         self._context = Context()
         self._context.init(domain_id=domain)
         self.node = Node("driver", context=self._context)
