@@ -1,4 +1,4 @@
-"""Reading small text files that a stranger may have written: bounded in size, depth and count.
+"""Reading what a stranger may have written: bounded in size, depth and count.
 
 YAML and JSON of a few kilobytes can ask for gigabytes: aliases of aliases, a million empty lists,
 brackets a thousand deep. Here all of them are counted before anything is built. Limits:
@@ -26,6 +26,9 @@ DEEPEST_YAML = 64
 _SHORT_YAML = 64 * 1024
 #: Bytes of a JSON file: a model.json with the names of half a million episodes.
 LARGEST_JSON = 16 * 2**20
+#: Pixels of a picture; more are refused before it is decoded: kilobytes can unpack to gigabytes. It
+#: stands here because contracts know it, too, and a recorder of pictures loads no picture library.
+LARGEST_PIXELS = 64_000_000
 #: JSON numbers beyond it are damage: nothing here counts as far.
 _LARGEST_INTEGER = 2**63
 

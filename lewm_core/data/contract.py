@@ -18,10 +18,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lewm_core.data.fields import FieldSelector
-from lewm_core.data.images import LARGEST_PIXELS
 from lewm_core.data.messages import has_header, typestore
 from lewm_core.errors import ConfigError, ContractError
 from lewm_core.paths import config_path, preset_names
+from lewm_core.reading import LARGEST_PIXELS
 from lewm_core.validation import nearest, read_yaml_mapping, suggestion, validate
 
 #: Name of the contract inside a dataset folder.

@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 
 from lewm_core.errors import ImageError
+from lewm_core.reading import LARGEST_PIXELS
 from lewm_core.validation import nearest
 
 #: Channels of the raw encodings that need nothing but numpy and OpenCV.
 ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
-#: Larger pictures are refused before they are decoded: a few kilobytes can unpack to gigabytes.
-LARGEST_PIXELS = 64_000_000
 #: Bytes of a JPEG or PNG file.
 LARGEST_COMPRESSED = 64 * 2**20
 

@@ -77,7 +77,9 @@ class Graph:
             prefix: See `NodeProcess`.
         """
         log = self.folder / f"{len(self.processes)}_{name}.log"
-        process = NodeProcess(name, parameters or {}, self.environment, log, remappings, prefix)
+        process = NodeProcess(
+            name, parameters or {}, self.environment, log, remappings, prefix=prefix
+        )
         self.processes.append(process)
         text = READY[name] if ready is None else ready
         wait_until(
