@@ -57,7 +57,6 @@ class GuardCounters:
     held: int = 0
     clipped: int = 0
     slowed: int = 0
-    scaled: int = 0
 
 
 class CommandGuard:
@@ -195,7 +194,6 @@ class CommandGuard:
         if self._speed_scale == 1.0 or rest is None:
             # Of a first position nobody here knows how far it is from where the robot stands.
             return values
-        self.counters.scaled += 1
         # Between two points inside the limits, so inside them too.
         return rest + self._speed_scale * (values - rest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -145,7 +146,13 @@ class PlannerRequests:
             self._node.executor.wake()
 
         self._reader.submit(self._host.goal_picture, source).add_done_callback(hand_over)
-        return (await done).result()
+        finished = await done
+        error = finished.exception()
+        if error is None or isinstance(error, UserError):
+            return finished.result()
+        # Whatever it is, whoever asked must hear of it, and the planner goes on.
+        self._node.get_logger().error("".join(traceback.format_exception(error)))
+        raise PlanningError(f"the goal cannot be read: {type(error).__name__}: {error}") from error
 
     # --- services -------------------------------------------------------------------------------
 
