@@ -122,6 +122,17 @@ def wait_moved(bench, distance=0.01):
     )  # fmt: skip
 
 
+def wait_unheard(bench, reports=10):
+    """Wait until no command has reached the robot for some reports."""
+
+    def unheard():
+        newest = [json.loads(message.data)["accepted"] for message in bench.reports[-reports:]]
+        return len(bench.reports) - start >= reports and len(set(newest)) == 1
+
+    start = len(bench.reports)
+    bench.graph.wait(unheard, "commands go on")
+
+
 def wait_standing(bench):
     """Wait until the robot stands; returns what it reports then."""
     bench.graph.wait(
@@ -165,6 +176,9 @@ def test_on_hold_it_stands_still(bench):
     set_goal(bench)
     wait_moved(bench, 0.002)
     assert bench.graph.call(Trigger, f"/{bench.node}/stop", Trigger.Request()).success
+    # An arm whose next command is late stands for a moment, too: not before it has taken a hold.
+    number = bench.report()["accepted"]
+    bench.graph.wait(lambda: bench.report()["accepted"] >= number + 3, "no hold command comes")
     before = wait_standing(bench)
     bench.graph.wait(
         lambda: bench.report()["accepted"] >= before["accepted"] + 10, "no hold command comes"
@@ -179,6 +193,7 @@ def test_it_stops_by_its_own_timeout_when_the_planner_is_killed(bench):
     set_goal(bench)
     wait_moved(bench)
     bench.graph.kill(bench.process)
+    wait_unheard(bench)
     before = wait_standing(bench)
     number = len(bench.reports)
     bench.graph.wait(lambda: len(bench.reports) >= number + 10, "the robot is silent")
