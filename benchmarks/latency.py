@@ -1,7 +1,7 @@
 """From the stamp of a picture to the command made from it, between real processes over real DDS.
 
     python benchmarks/latency.py --json runs/bench/latency.json
-    python benchmarks/latency.py --seconds 600 --rates 10     # ten minutes without a break
+    python benchmarks/latency.py --seconds 3600 --rates 30    # an hour without a break: the soak
 
 For each camera rate the scene node (the robot and its camera, in real time, driven by what comes
 back) and the planner node run as processes of their own, in a ROS graph of their own; this process
@@ -24,7 +24,8 @@ that hold meanwhile are counted, with their reasons.
 
 Memory is the planner's resident set: its mean in the first and the last minute (a tenth, where that
 is shorter) after the warm-up. Missed replans are the plans that are too few between
-the first and the last of a goal, at the rate asked for.
+the first and the last of a goal, at the rate asked for. At the end nothing may be left: no
+traceback in a node's log, no shared memory of a process that has ended.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from lewm_core.evaluation.report import describe_machine
 from lewm_core.paths import checkpoint_path
 from lewm_core.planning import load_planner_config, planner_for
 from lewm_core.scenes import make_scene
-from lewm_ros.dds import apply_profile, clean_shared_memory
+from lewm_ros.dds import abandoned_files, apply_profile, clean_shared_memory
 from lewm_ros.missing import ros_imports
 from lewm_ros.processes import NodeProcess, isolated_environment
 
@@ -73,6 +74,10 @@ _MOST_MISSED, _MOST_GROWTH = 0.01, 0.01
 #: Shorter, memory is not judged: the allocator's pools still fill, as plans of all lengths come by.
 _MEMORY_JUDGED_S = 300.0
 _SAMPLE_S = 0.5
+#: Files in /dev/shm are judged when they are older than `lewm_ros.dds` waits before it does.
+_SETTLE_S = 6.0
+#: Port numbers of RTPS (DDSI-RTPS 2.5, section 9.6.2): of domain 0, and from one to the next.
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
 # --- running ------------------------------------------------------------------------------------
@@ -110,8 +115,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         save_contract(contract, Path(scratch) / CONTRACT_FILE)
         for rate in rates:
             print(f"camera at {rate:g} Hz", flush=True)
-            seen = _run(options, rate, checkpoint, contract, tasks, Path(scratch))
-            columns.append(_evaluate(seen, options))
+            seen, left = _run(options, rate, checkpoint, contract, tasks, Path(scratch))
+            columns.append(_evaluate(seen, left, options))
             result |= {f"camera_{rate:g}hz_{key}": value for key, value in columns[-1].items()}
     print("\n" + " " * 32 + "".join(f"{f'{rate:g} Hz':>12}" for rate in rates))
     for key in columns[0]:
@@ -157,11 +162,17 @@ def _draw_tasks(
 def _run(
     options: argparse.Namespace, rate: float, checkpoint: Path, contract: Contract,
     tasks: Sequence[Task], scratch: Path,
-) -> Recording:
-    """Run scene and planner with the camera at ``rate`` Hz."""
+) -> tuple[Recording, dict[str, int]]:
+    """Run scene and planner with the camera at ``rate`` Hz.
+
+    Returns:
+        What was seen, and what was left: tracebacks in the logs, files in /dev/shm.
+    """
     os.environ.update(isolated_environment())
     apply_profile()
     logs = (options.logs or scratch) / f"{rate:g}hz"
+    clean_shared_memory()
+    ports = _port_files(int(os.environ["ROS_DOMAIN_ID"]))
     scene_parameters = {
         "scene": contract.name, "contract": scratch / CONTRACT_FILE, "seed": options.seed,
         "camera_rate": rate, "publish_clock": False,
@@ -184,9 +195,21 @@ def _run(
             stack.callback(observer.close)
             observer.wait_ready()
             _pursue(options, observer, tasks, {"scene": scene.pid, "planner": planner.pid}, check)
-            return observer.seen
+        time.sleep(_SETTLE_S)
+        tracebacks = sum(log.read_text().count("Traceback") for log in logs.glob("*.log"))
+        shared = {*abandoned_files(), *_port_files(int(os.environ["ROS_DOMAIN_ID"]))} - ports
+        left = {"tracebacks": tracebacks, "shared_memory_left": len(shared)}
+        return observer.seen, left
     finally:
         clean_shared_memory()
+
+
+def _port_files(domain: int) -> set[Path]:
+    """Return the shared memory in which processes of a ROS domain receive."""
+    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain
+    numbers = range(first, first + _PORTS_PER_DOMAIN)
+    names = (f"/dev/shm/fastrtps_port{number}" for number in numbers)
+    return {path for path in map(Path, names) if path.exists()}
 
 
 def _pursue(
@@ -236,7 +259,9 @@ def _processor_s(pid: int) -> float:
 # --- evaluating ---------------------------------------------------------------------------------
 
 
-def _evaluate(seen: Recording, options: argparse.Namespace) -> dict[str, Any]:
+def _evaluate(
+    seen: Recording, left: Mapping[str, int], options: argparse.Namespace
+) -> dict[str, Any]:
     """Return the numbers of one camera rate; times in ms, shares between 0 and 1."""
     began_ns, ended_ns = seen.pursuits[0][0], seen.pursuits[-1][1]
     commands = [command for command in seen.commands if began_ns <= command.sent_ns < ended_ns]
@@ -299,8 +324,10 @@ def _evaluate(seen: Recording, options: argparse.Namespace) -> dict[str, Any]:
     }
     for name, processor_s in seen.processor_s.items():
         numbers[f"{name}_processor_cores"] = round(processor_s / seen.elapsed_s, 3)
+    numbers |= left
     numbers["passed"] = (
-        max(numbers["plans_late_share"], numbers["replans_missed_share"]) < _MOST_MISSED
+        not any(left.values())
+        and max(numbers["plans_late_share"], numbers["replans_missed_share"]) < _MOST_MISSED
         and (
             options.seconds < _MEMORY_JUDGED_S
             or abs(numbers["memory_ratio"] - 1.0) <= _MOST_GROWTH
@@ -346,7 +373,9 @@ def _verdict(numbers: Mapping[str, Any], seconds: float) -> str:
     return (
         f"verdict after {seconds:g} s: {'passed' if numbers['passed'] else 'FAILED'}; replanned at "
         f"{numbers['replan_rate_achieved']:.2f} Hz, late or missed {100 * missed:.2f} % (allowed: "
-        f"under {100 * _MOST_MISSED:g}), memory {100 * growth:+.2f} % ({judged})"
+        f"under {100 * _MOST_MISSED:g}), memory {100 * growth:+.2f} % ({judged}), "
+        f"{numbers['tracebacks']} tracebacks, {numbers['shared_memory_left']} files left in "
+        "/dev/shm"
     )
 
 
