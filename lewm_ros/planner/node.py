@@ -33,7 +33,12 @@ with ros_imports("lewm_ros.planner"):
     from lewm_ros.planner.control_timer import ControlTimer
     from lewm_ros.planner.goals import goal_from_messages, goal_from_text, picture_from_message
     from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission
-    from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
+    from lewm_ros.planner.parameters import (
+        as_declared,
+        check_changes,
+        declare_parameters,
+        read_parameters,
+    )
     from lewm_ros.planner.pilot import PlannerPilot
     from lewm_ros.planner.requests import PlannerRequests
     from lewm_ros.planner.session import PlannerSession, open_session
@@ -417,6 +422,13 @@ class PlannerNode(LifecycleNode):
         """Hold at once, not at the next tick."""
         if self._active and not self._pilot.report.holding:
             self._control_now()
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set all of them, or none and say why; the parameter services come here."""
+        changes, problem = as_declared(self, parameter_list)
+        if problem:
+            return SetParametersResult(successful=False, reason=problem)
+        return super().set_parameters_atomically(changes)
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         return check_changes(changes, lambda: self._session is not None, lambda: self._active)

@@ -6,7 +6,8 @@ cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import difflib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ _LIVE = "may change at any time"
 _IDLE = "may change while the planner is not active"
 _FIXED = "fixed while the node is configured; clean up first"
 _START = "read once when the process starts"
+
+#: rclpy's own, of every node.
+_USE_SIM_TIME = "use_sim_time"
 
 
 @dataclass(frozen=True)
@@ -208,12 +212,44 @@ def read_parameters(node: Node) -> PlannerParameters:
     return PlannerParameters(**values)
 
 
+def as_declared(node: Node, changes: Sequence[Parameter]) -> tuple[list[Parameter], str]:
+    """Compare what somebody wants to set with the declared names and types.
+
+    rclpy refuses an unknown name and another type, too, but does not say of which parameter.
+
+    Args:
+        node: Has the parameters.
+        changes: What somebody wants to set.
+
+    Returns:
+        The changes, a whole number given for a number as such: ``speed_scale 1`` means 1.0, as at
+        start; and why one of them cannot be, empty if all can.
+    """
+    taken = []
+    for change in changes:
+        if not node.has_parameter(change.name):
+            near = difflib.get_close_matches(change.name, [row.name for row in DECLARATIONS], 1)
+            meant = f", did you mean {near[0]!r}?" if near else ""
+            return [], f"parameter {change.name!r} is not known{meant}"
+        kind = node.get_parameter(change.name).type_
+        if (kind, change.type_) == (Parameter.Type.DOUBLE, Parameter.Type.INTEGER):
+            change = Parameter(change.name, kind, float(change.value))
+        if change.type_ != kind:
+            return [], (
+                f"parameter {change.name!r} takes {kind.name.lower()}, given is "
+                f"{change.type_.name.lower().replace('_', ' ')}: give a value of its type"
+            )
+        taken.append(change)
+    return taken, ""
+
+
 def check_changes(
     changes: Iterable[Parameter], configured: Callable[[], bool], active: Callable[[], bool]
 ) -> SetParametersResult:
     """Refuse, by name and with the reason, what must not change now.
 
-    Type and range were checked by rclpy from the descriptors before this is called.
+    Type and range were checked by rclpy from the descriptors before this is called. The source of
+    ROS time is fixed like the rest: under a robot that moves, all stamps would lose their meaning.
 
     Args:
         changes: What somebody wants to set.
@@ -223,7 +259,8 @@ def check_changes(
     rows = {row.name: row for row in DECLARATIONS}
     for change in changes:
         row = rows.get(change.name)
-        if row is not None and row.change == _FIXED and configured():
+        fixed = change.name == _USE_SIM_TIME or (row is not None and row.change == _FIXED)
+        if fixed and configured():
             return SetParametersResult(
                 successful=False,
                 reason=f"parameter {change.name!r} cannot change while the planner is "
