@@ -263,6 +263,7 @@ class PlannerNode(LifecycleNode):
         with self._supervisor.commanding():
             self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
         self._active = False
+        self._requests.void(Ending.FAILED, reason)
         self._control.stop()
         self._replan_timer.cancel()
         self._idle_report = self._configured_report("configured, not active")
