@@ -148,7 +148,7 @@ FAULTS: tuple[Fault, ...] = (
           words="QoS does not fit"),
     Fault("robot asks for a deadline", ROBOT_STOPS, robot_listens(_WITH_A_DEADLINE),
           words="deadline 0.2 s"),
-    Fault("robot of another type", ROBOT_STOPS, robot_of_another_type,
+    Fault("robot of another type", ROBOT_STOPS, robot_of_another_type, 4.0,
           words="as geometry_msgs/msg/Twist,"),
     # It moves whenever somebody listens.
     Fault("robot comes and goes thrice", GOES_ON, robot_comes_and_goes,

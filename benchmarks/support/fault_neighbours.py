@@ -138,19 +138,20 @@ def recorder_disk_full(bench: FaultBench) -> Iterator[None]:
     """A recorder's disk is filled by somebody else; it must end its episode, and keep it."""
     disk = bench.folder / "disk"
     disk.mkdir()
+    listening = _listening(bench)
     prefix = _small_disk(disk)
     recorder = NodeProcess(
         "record_dataset",
-        {"out": disk / "data", "contract": bench.contract.name, "minimum_free_gib": 0.0,
-         "autostart": True},
+        {"out": disk / "data", "contract": bench.contract.name, "minimum_free_gib": 0.0},
         bench.environment, bench.folder / "recorder.log", prefix=prefix,
     )  # fmt: skip
     # Its disk is its own: seen from here, it lies under its root.
     root = Path(f"/proc/{recorder.pid}/root") if prefix else Path("/")
     out = root / (disk / "data").absolute().relative_to("/")
+    start = bench.node.create_client(Trigger, "/record_dataset/start_episode")
     try:
-        _wait_for_recorder(bench, recorder)
-        episode = next(path for path in out.iterdir() if path.is_dir())
+        _wait_for_recorder(bench, recorder, listening)
+        episode = out / bench.call(start, Trigger.Request()).message
         time.sleep(2.0)
         bench.mark()
         ballast = _fill(out, recorder, episode, bool(prefix))
@@ -160,8 +161,9 @@ def recorder_disk_full(bench: FaultBench) -> Iterator[None]:
         bench.note = f"(recorder: {said['error']})"
         yield
         _check_episode(episode, said, recorder)
-        _refuses_and_begins_again(bench, recorder, ballast)
+        _refuses_and_begins_again(bench, recorder, ballast, start)
     finally:
+        bench.node.destroy_client(start)
         status = recorder.stop()
     if status != 0:
         raise AssertionError(f"the recorder left with status {status}: {recorder.log}")
@@ -178,12 +180,20 @@ def _small_disk(folder: Path) -> list[str]:
     return [] if tried.returncode else mount
 
 
-def _wait_for_recorder(bench: FaultBench, recorder: NodeProcess) -> None:
+def _listening(bench: FaultBench) -> dict[str, int]:
+    """Return how many subscribe each topic of the contract."""
+    return {topic: bench.node.count_subscribers(topic) for topic in bench.contract.topic_types()}
+
+
+def _wait_for_recorder(
+    bench: FaultBench, recorder: NodeProcess, before: dict[str, int]
+) -> None:
     def ready() -> bool:
         recorder.require_running()
-        return "recorder is ready" in recorder.output()
+        now = _listening(bench)
+        return all(now[topic] > before[topic] for topic in now)
 
-    bench.wait(ready, "the recorder does not start", _START_S)
+    bench.wait(ready, "the recorder does not subscribe", _START_S)
 
 
 def _fill(out: Path, recorder: NodeProcess, episode: Path, own_disk: bool) -> Path | None:
@@ -216,20 +226,16 @@ def _check_episode(episode: Path, said: dict[str, Any], recorder: NodeProcess) -
 
 
 def _refuses_and_begins_again(
-    bench: FaultBench, recorder: NodeProcess, ballast: Path | None
+    bench: FaultBench, recorder: NodeProcess, ballast: Path | None, start: Any
 ) -> None:
-    client = bench.node.create_client(Trigger, "/record_dataset/start_episode")
-    try:
-        answer = bench.call(client, Trigger.Request())
-        if answer.success or "make room" not in answer.message:
-            raise UserError(f"an episode began on a full disk: {answer.message}")
-        if ballast is None:
-            _, hard = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (hard, hard))
-        else:
-            ballast.unlink()
-        answer = bench.call(client, Trigger.Request())
-        if not answer.success:
-            raise UserError(f"no episode begins after there is room again: {answer.message}")
-    finally:
-        bench.node.destroy_client(client)
+    answer = bench.call(start, Trigger.Request())
+    if answer.success or "make room" not in answer.message:
+        raise UserError(f"an episode began on a full disk: {answer.message}")
+    if ballast is None:
+        _, hard = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    else:
+        ballast.unlink()
+    answer = bench.call(start, Trigger.Request())
+    if not answer.success:
+        raise UserError(f"no episode begins after there is room again: {answer.message}")
