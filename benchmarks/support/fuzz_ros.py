@@ -288,7 +288,12 @@ def _load_parameters(folder: Path) -> None:
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-    from lewm_ros.planner.parameters import check_changes, declare_parameters, read_parameters
+    from lewm_ros.planner.parameters import (
+        as_declared,
+        check_changes,
+        declare_parameters,
+        read_parameters,
+    )
 
     values = json.loads((folder / "values.json").read_text())
     given = [Parameter(name, value=value) for name, value in values.items()]
@@ -302,10 +307,14 @@ def _load_parameters(folder: Path) -> None:
             value = getattr(settings, name)
             if not math.isfinite(value) or value < 0.0:
                 raise AssertionError(f"parameter {name} is {value}")
-        node.add_on_set_parameters_callback(lambda changes: check_changes(changes, lambda: True))
-        for answer in node.set_parameters(given):
-            if "\n" in answer.reason:
-                raise AssertionError(f"a refusal of several lines: {answer.reason!r}")
+        node.add_on_set_parameters_callback(
+            lambda changes: check_changes(changes, lambda: True, lambda: True)
+        )
+        changes, problem = as_declared(node, given)
+        answers = [answer.reason for answer in node.set_parameters(changes)]
+        for reason in (problem, *answers):
+            if "\n" in reason:
+                raise AssertionError(f"a refusal of several lines: {reason!r}")
     finally:
         node.destroy_node()
 

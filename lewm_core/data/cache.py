@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -169,8 +170,9 @@ def open_cache(folder: str | Path) -> FrameCache:
         return cache
     except (
         OSError, EOFError, ValueError, LookupError, TypeError, NotImplementedError, ReadingError,
-        zipfile.BadZipFile,
+        zipfile.BadZipFile, SyntaxError, tokenize.TokenError,
     ) as error:
+        # The last two are of numpy, which reads an array's header as Python's literals.
         raise BagError(f"{folder} is not a frame cache ({error}); delete it") from error
 
 

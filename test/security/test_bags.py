@@ -194,3 +194,14 @@ def test_a_cache_whose_archive_is_of_an_unknown_version_is_refused(bag, tmp_path
     (folder / "ticks.npz").write_bytes(data)
     with pytest.raises(BagError, match="zip file version 25.5"):
         open_cache(folder)
+
+
+def test_a_cache_whose_array_has_a_damaged_header_is_refused(bag, tmp_path):
+    folder = build_cache(bag, small_contract(), 16, tmp_path / "caches").folder
+    data = bytearray((folder / "frames.npy").read_bytes())
+    shape = data.index(b"'shape'")
+    # An opening bracket less, and a zero: numpy's second reading of it ends in a TokenError.
+    data[shape + 5 : shape + 13] = bytes(8)
+    (folder / "frames.npy").write_bytes(data)
+    with pytest.raises(BagError, match="is not a frame cache"):
+        open_cache(folder)
