@@ -102,7 +102,7 @@ RECORDER = (
     Argument("out", "Folder of the dataset.", default="data/recording"),
     Argument("extra_topics", "Topics recorded besides the contract's: [/joint_states, /tf].",
              list),
-    Argument("autostart", "Begin an episode at once.", bool),
+    Argument("record_at_start", "Begin an episode at once.", bool),
     Argument("follow_events", "Begin and end episodes by the events on /episode.", bool),
     Argument("episode_prefix", "Of the names of episodes that have none of their own."),
     Argument("storage", "Of the bags.", choices=("mcap", "sqlite3")),

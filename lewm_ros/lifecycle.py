@@ -8,6 +8,7 @@ an error, a signal) goes the same way: deactivate, then free.
 from __future__ import annotations
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -27,9 +28,25 @@ from lewm_ros.parameters import (
 )
 from lewm_ros.runtime import end_node, log_parameters
 
+_Transition = Callable[["ManagedNode", LifecycleState], TransitionCallbackReturn]
+
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
+
+
+def _logged(transition: _Transition) -> _Transition:
+    """Log what a transition raises: rclpy goes to `on_error` without a word."""
+
+    @functools.wraps(transition)
+    def logged(node: ManagedNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception:
+            node.get_logger().error(traceback.format_exc())
+            raise
+
+    return logged
 
 
 def autostart(default: bool) -> Declaration:
@@ -103,6 +120,7 @@ class ManagedNode(LifecycleNode):
 
         Raises:
             UserError: It must not begin; raised before anything has begun.
+            OSError: Likewise.
         """
 
     def deactivate(self, reason: str) -> None:
@@ -128,6 +146,7 @@ class ManagedNode(LifecycleNode):
 
     # --- transitions ----------------------------------------------------------------------------
 
+    @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Make everything; on failure the reason is in the log."""
         self._failure = None
@@ -138,11 +157,12 @@ class ManagedNode(LifecycleNode):
             self.configure()
         except Exception as error:
             self._free()
-            return self._refuse("configure failed", error)
+            return self._report_failure("configure failed", error)
         self._configured = True
         self.tell("configured, not active")
         return super().on_configure(state)
 
+    @_logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin; on refusal the reason is in the log, and the node stays inactive."""
         self._failure = None
@@ -150,28 +170,31 @@ class ManagedNode(LifecycleNode):
         self._active = True
         try:
             self.activate()
-        except UserError as error:
+        except (UserError, OSError) as error:
             self._active = False
             super().on_deactivate(state)
-            return self._refuse("activate refused", error)
+            return self._report_failure("activate refused", error)
         except Exception as error:
             # Nobody knows how far it came: `on_error` takes everything down.
-            self._refuse("activate failed", error)
+            self._report_failure("activate failed", error)
             return _ERROR
         self.get_logger().info("active")
         return result
 
+    @_logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End what is under way, and fall silent."""
         self._leave(f"{self.label} was deactivated")
         return super().on_deactivate(state)
 
+    @_logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure made."""
         self._free()
         self.tell("not configured")
         return super().on_cleanup(state)
 
+    @_logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate if active, and free everything."""
         self._leave(f"{self.label} was shut down")
@@ -179,6 +202,7 @@ class ManagedNode(LifecycleNode):
         self.tell("shut down")
         return super().on_shutdown(state)
 
+    @_logged
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """A transition raised: free everything, back to unconfigured."""
         self.get_logger().error(
@@ -204,10 +228,6 @@ class ManagedNode(LifecycleNode):
             return
         try:
             self.deactivate(reason)
-        except Exception:
-            # rclpy goes to `on_error` without a word.
-            self.get_logger().error(traceback.format_exc())
-            raise
         finally:
             self._active = False
         self.tell("configured, not active")
@@ -215,13 +235,9 @@ class ManagedNode(LifecycleNode):
 
     def _free(self) -> None:
         self._configured = False
-        try:
-            self._made.close()
-        except Exception:
-            self.get_logger().error(traceback.format_exc())
-            raise
+        self._made.close()
 
-    def _refuse(self, what: str, error: Exception) -> TransitionCallbackReturn:
+    def _report_failure(self, what: str, error: Exception) -> TransitionCallbackReturn:
         """Tell why a transition failed: in the log, to whoever watches, to `_on_autostart`."""
         if isinstance(error, UserError | OSError):
             text = str(error)

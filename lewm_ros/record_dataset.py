@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,20 @@ from lewm_ros.dataset_folder import (
 )
 from lewm_ros.disk_guard import DiskGuard
 from lewm_ros.pre_trigger import PreTriggerBuffer
-from lewm_ros.recorder_parameters import declare_parameters
-from lewm_ros.runtime import log_parameters, ros_imports, run_node
+from lewm_ros.runtime import ros_imports, run_node
 
 with ros_imports("lewm_ros.record_dataset"):
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.clock import Clock, ClockType
-    from rclpy.node import Node
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
     from lewm_ros.episode_file import EpisodeFile
     from lewm_ros.episode_span import EpisodeSpan, EpisodeSpans
+    from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.recorder_diagnostics import diagnostics
+    from lewm_ros.recorder_diagnostics import diagnostics, idle_diagnostics
+    from lewm_ros.recorder_parameters import DECLARATIONS, check_parameters
     from lewm_ros.srv import LabelEpisode
     from lewm_ros.stamps import stamp_to_ns
     from lewm_ros.topic_taps import TopicTap
@@ -58,87 +57,113 @@ _FOLLOWS = "follow_events is set: episodes begin and end by the events on /episo
 _Stamped = tuple[TopicTap, int, int, bytes]
 
 
-class RecordDatasetNode(Node):
-    """Node ``record_dataset``: topics of a contract to MCAP bags, one per episode.
+class RecordDatasetNode(ManagedNode):
+    """Node ``record_dataset``: topics of a contract to MCAP bags, one per episode (lifecycle node).
 
     Messages are copied as they came, never decoded; each topic is subscribed with the QoS that
     its publishers offer, also when they appear late. An episode begins and ends by the services
     ``~/start_episode`` and ``~/stop_episode``, by the events of a scene or a teleoperation node
-    (``follow_events``), or at once (``autostart``). With events, an episode's file is closed
+    (``follow_events``), or at once (``record_at_start``). With events, an episode's file is closed
     ``settle_time`` after its end, since its last messages may arrive after that event; the next
     episode may be on by then. ``~/label_episode`` labels an episode or discards it. Counters
     per topic (received, written, dropped, lost, gaps) are logged, written to ``recorder.json``
     beside the bag, and published on ``/diagnostics``.
 
-    example: python -m lewm_ros.record_dataset --ros-args -p out:=data/mine -p autostart:=true
+    example: python -m lewm_ros.record_dataset --ros-args -p out:=data/mine -p record_at_start:=true
     """
 
+    label = "the recorder"
+    declarations = DECLARATIONS
+
     def __init__(self) -> None:
-        """Declare the parameters, check the folder and look for the topics.
+        """Declare the parameters; no folder is touched before configure.
 
         Raises:
-            UserError: If a parameter, the contract or the folder cannot be used.
+            ConfigError: A parameter given at start cannot be used.
         """
         super().__init__("record_dataset")
-        self._settings = declare_parameters(self)
-        if not self._settings["out"]:
-            raise UserError("parameter out is empty: give a folder, as in -p out:=data/mine")
-        contract = load_contract(self._settings["contract"])
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", self._settings["episode_prefix"]):
-            raise UserError(
-                f"parameter episode_prefix is {self._settings['episode_prefix']!r}: use up to 64 "
-                "letters, digits and _ . -"
-            )
-        self._out = Path(self._settings["out"]).expanduser()
+        self._idle_reason = "not configured"
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS
+        )
+        # Not on simulated time, which stands still while nothing happens.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._watch, clock=self._steady)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Judge the parameters together.
+
+        Raises:
+            ConfigError: Naming the parameter.
+        """
+        check_parameters(settings)
+
+    def configure(self) -> None:
+        """Check the folder, and look for the topics.
+
+        Raises:
+            UserError: The contract or the folder cannot be used.
+            OSError: The folder cannot be made.
+        """
+        settings = self._settings
+        contract = load_contract(settings["contract"])
+        self._out = Path(settings["out"]).expanduser()
         prepare_folder(self._out, contract)
-        log_parameters(self)
         self._spans = EpisodeSpans()
         #: The one that has settled last.
         self._settled: EpisodeSpan | None = None
         self._simulated = self.get_parameter("use_sim_time").value
         self._recorded_bytes = 0
-        self._guard = DiskGuard(
-            self._out, self._settings["minimum_free_gib"], self._settings["quota_gib"]
-        )
+        self._guard = DiskGuard(self._out, settings["minimum_free_gib"], settings["quota_gib"])
         self._complaint = ""
         #: What the disk refused last; empty since an episode has begun after that.
         self._disk_failure = ""
         self._early: deque[_Stamped] = deque(maxlen=_EARLY_MESSAGES)
         self._before: PreTriggerBuffer[_Stamped] | None = None
-        if self._settings["pre_trigger"]:
+        if settings["pre_trigger"]:
             self._before = PreTriggerBuffer(
-                self._settings["pre_trigger"], int(self._settings["pre_trigger_mib"] * _MIB)
+                settings["pre_trigger"], int(settings["pre_trigger_mib"] * _MIB)
             )
         types = dict(contract.topic_types())
-        for topic in filter(None, self._settings["extra_topics"]):
+        for topic in filter(None, settings["extra_topics"]):
             types.setdefault(self.resolve_topic_name(topic, only_expand=True), None)
         self._taps = [
             TopicTap(self, topic, type_name, self._on_message, self._on_lost)
             for topic, type_name in types.items()
         ]
+        for tap in self._taps:
+            self.free_later(tap.disconnect)
+        self._make_timer(0.2, self._connect)
         self._events: Any = None
-        if self._settings["follow_events"]:
+        if settings["follow_events"]:
             self._events = self.create_subscription(
                 EpisodeEvent, "/episode", self._on_event, qos.EPISODE
             )
-        self.create_service(Trigger, "~/start_episode", self._on_start)
-        self.create_service(Trigger, "~/stop_episode", self._on_stop)
-        self.create_service(LabelEpisode, "~/label_episode", self._on_label)
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS
-        )
-        # Not on simulated time, which stands still while nothing happens.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.2, self._connect, clock=steady)
-        self.create_timer(1.0, self._watch, clock=steady)
-        if self._events is not None:
-            self.create_timer(_SETTLE_PERIOD_S, self._close_settled, clock=steady)
+            self.free_later(self.destroy_subscription, self._events)
+            self._make_timer(_SETTLE_PERIOD_S, self._close_settled)
+        for kind, name, answer in (
+            (Trigger, "start_episode", self._on_start),
+            (Trigger, "stop_episode", self._on_stop),
+            (LabelEpisode, "label_episode", self._on_label),
+        ):
+            self.free_later(
+                self.destroy_service, self.create_service(kind, f"~/{name}", answer)
+            )
         self._connect()
-        if self._settings["autostart"]:
-            self._begin("autostart")
-        self.get_logger().info(f"recorder is ready: {', '.join(types)} -> {self._out}")
 
-    def close(self) -> None:
+    def activate(self) -> None:
+        """Take in messages, and begin an episode where that is asked for.
+
+        Raises:
+            UserError: The disk guard refuses the episode.
+            OSError: Its folder cannot be made.
+        """
+        if self._settings["record_at_start"]:
+            self._begin("record_at_start")
+        topics = ", ".join(tap.topic for tap in self._taps)
+        self.get_logger().info(f"recorder is ready: {topics} -> {self._out}")
+
+    def deactivate(self, reason: str) -> None:
         """Finish every episode; those that have just ended have their time to settle."""
         self._receive()
         with contextlib.ExitStack() as stack:
@@ -152,15 +177,32 @@ class RecordDatasetNode(Node):
                 time.sleep(_CLOSE_PERIOD_S)
                 self._keep(self._drain())
 
+    def tell(self, reason: str) -> None:
+        """Note, while not active, why, and publish it."""
+        self._idle_reason = reason
+        self._publish_diagnostics("")
+
+    def apply_changes(self, names: set[str]) -> None:
+        """Go on with other limits of the disk."""
+        self._guard.limit(self._settings["minimum_free_gib"], self._settings["quota_gib"])
+
+    def _make_timer(self, period_s: float, callback: Callable[[], None]) -> None:
+        self.free_later(
+            self.destroy_timer, self.create_timer(period_s, callback, clock=self._steady)
+        )
+
     # Messages.
 
     def _on_message(self, tap: TopicTap, data: bytes) -> None:
+        if not self._active:
+            return
         # Everything that has arrived at once: going back to the executor for each message costs
         # more than the message.
         self._receive([self._stamped(tap, data)])
 
     def _on_event(self, event: EpisodeEvent) -> None:
-        self._receive(events=[event])
+        if self._active:
+            self._receive(events=[event])
 
     def _receive(
         self, messages: Iterable[_Stamped] = (), events: Iterable[EpisodeEvent] = ()
@@ -253,6 +295,9 @@ class RecordDatasetNode(Node):
     # Episodes.
 
     def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._active:
+            response.message = "the recorder is not active: configure and activate it first"
+            return response
         self._connect()
         if self._events is not None:
             # Whoever drives need not know how this recorder is set up.
@@ -269,7 +314,7 @@ class RecordDatasetNode(Node):
         if self._events is not None:
             response.success, response.message = True, _FOLLOWS
             return response
-        if self._spans.on is None:
+        if not self._active or self._spans.on is None:
             response.message = "no episode is on: call start_episode first"
             return response
         # Everything that has reached this process belongs to it.
@@ -450,6 +495,9 @@ class RecordDatasetNode(Node):
 
     def _watch(self) -> None:
         """Guard the disk and publish diagnostics."""
+        if not self._active:
+            self._publish_diagnostics("")
+            return
         guard = self._disk_complaint()
         if guard and any(self._spans):
             self._receive()
@@ -469,9 +517,12 @@ class RecordDatasetNode(Node):
         self.get_logger().error(self._complaint, throttle_duration_sec=1.0)
 
     def _publish_diagnostics(self, guard: str) -> None:
-        episode = self._spans.on.file if self._spans.on is not None else None
-        failure = self._disk_failure or (episode.failure if episode is not None else None)
-        message = diagnostics(self.get_name(), episode, guard or failure, self._complaint)
+        if self._active:
+            episode = self._spans.on.file if self._spans.on is not None else None
+            failure = self._disk_failure or (episode.failure if episode is not None else None)
+            message = diagnostics(self.get_name(), episode, guard or failure, self._complaint)
+        else:
+            message = idle_diagnostics(self.get_name(), self._idle_reason)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
