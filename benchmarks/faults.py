@@ -14,13 +14,17 @@ while the robot moves, lasts some seconds, and ends. The table says for each:
 - bad: commands outside the limits, not finite, or moving on a picture older than the timeout (and a
   period, where the pictures go on but must not be believed)
 - recovery: from the end of the fault to the next command that moves
+- "go on": the robot is commanded to move all the while, so often that its own command timeout is
+  never reached; where it may hold meanwhile, `fault_list.py` says so
 - what ~/status said
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import re
 import signal
 import statistics
 import sys
@@ -46,10 +50,8 @@ from lewm_ros.processes import NodeProcess, isolated_environment
 
 with ros_imports("benchmarks/faults.py"):
     from std_srvs.srv import Trigger
-    from support.fault_bench import PLANNER, STANDING_M, FaultBench
-    from support.fault_list import FAULTS, HOLDS, ROBOT_STOPS, Fault
-
-
+    from support.fault_bench import PLANNER, STANDING_M, FaultBench, Seen
+    from support.fault_list import FAULTS, GOES_ON, HOLDS, ROBOT_STOPS, Fault
 
 _NS = 1e-9
 #: For the ways of messages through relays and processes on a busy machine.
@@ -63,7 +65,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: An option cannot be used, or the system cannot be started.
     """
-    faults = [fault for fault in FAULTS if options.only in fault.name]
+    faults = [fault for fault in FAULTS if _matches(options.only, fault.name)]
     if not faults:
         raise UserError(f"--only {options.only}: no fault has this in its name")
     checkpoint = checkpoint_path(options.checkpoint)
@@ -90,6 +92,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     result["bad_commands"] = sum(row["bad"] for row in rows)
     result["failed"] = [row["fault"] for row in rows if not row["passed"]]
     holds = [row["hold_s"] for row in rows if row["hold_s"] is not None] or [0.0]
+    pauses = [row["pause_s"] for row in rows if row["pause_s"] is not None] or [0.0]
     result["passed"] = not (
         result["failed"] or result["bad_commands"] or result["traces"]
         or result.get("left_behind")
@@ -97,10 +100,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     print(
         f"\n{len(rows)} faults, {len(result['failed'])} not as expected; bad commands: "
         f"{result['bad_commands']}; to hold: median {statistics.median(holds):.2f} s, at most "
-        f"{max(holds):.2f} s; tracebacks in logs: {len(result['traces'])}"
+        f"{max(holds):.2f} s; without a motion where it goes on: at most {max(pauses):.2f} s; "
+        f"tracebacks in logs: {len(result['traces'])}"
     )
     print("passed" if result["passed"] else "FAILED")
     return result
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error as error:
+        raise UserError(f"--only {pattern}: {error}; give a regular expression") from error
 
 
 def _tasks(contract: Contract, seed: int, number: int) -> list[tuple[StartGoal, np.ndarray]]:
@@ -154,9 +165,12 @@ def _one(
     coasts_s: float,
 ) -> dict[str, Any]:
     """Inject one fault and say what came of it."""
-    row: dict[str, Any] = {"fault": fault.name, "expected": fault.expected, "hold_s": None,
-                           "bad": 0, "recovery_s": None, "status": "", "error": ""}  # fmt: skip
+    row: dict[str, Any] = {
+        "fault": fault.name, "expected": fault.expected, "hold_s": None, "bad": 0,
+        "recovery_s": None, "pause_s": None, "status": "", "error": "",
+    }  # fmt: skip
     seen = bench.seen
+    bench.forget_fault()
     first, began_ns, ended_ns = len(seen.commands), time.time_ns(), None
     try:
         bench.begin(number, task.start_truth, goal)
@@ -164,6 +178,7 @@ def _one(
         first = len(seen.commands)
         began_ns = time.time_ns()
         with fault.inject(bench):
+            began_ns = bench.began_ns or began_ns
             time.sleep(max(0.0, fault.seconds - (time.time_ns() - began_ns) * _NS))
             ended_ns = time.time_ns()
         if fault.again:
@@ -184,6 +199,12 @@ def _one(
     said = [message for at_ns, message in seen.statuses if began_ns < at_ns <= ended_ns]
     told = [message.reason for message in said if message.reason and fault.words in message.reason]
     row["status"] = told[-1] if told else (said[-1].reason if said else "")
+    if bench.note:
+        row["status"] = bench.note
+    if fault.expected == GOES_ON and not fault.pauses and not row["error"]:
+        row["pause_s"] = pause_s = _longest_pause(moving, began_ns, ended_ns)
+        if pause_s > bench.contract.action.timeout + SLACK_S:
+            row["error"] = f"for {pause_s:.2f} s no command moved"
     if fault.expected == ROBOT_STOPS:
         row["hold_s"] = _until_standing(bench, began_ns, ended_ns)
         allowed = bench.contract.action.timeout + coasts_s
@@ -199,6 +220,12 @@ def _one(
     named = not fault.words or bool(told)
     row["passed"] = not (late or row["bad"] or row["error"] or row["recovery_s"] is None) and named
     return row
+
+
+def _longest_pause(moving: Sequence[Seen], began_ns: int, ended_ns: int) -> float:
+    """Longest time (s) within the fault without a command that moves."""
+    times = [began_ns, *(c.at_ns for c in moving if began_ns < c.at_ns <= ended_ns), ended_ns]
+    return max(after - before for before, after in itertools.pairwise(times)) * _NS
 
 
 def _coasting(bench: FaultBench, task: StartGoal, goal: np.ndarray) -> float:
@@ -291,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python benchmarks/faults.py --json faults.json",
     )
     parser.add_argument("--checkpoint", default="push_t-nano", help="folder or shipped name")
-    parser.add_argument("--only", default="", help="faults with this in their name (default: all)")
+    parser.add_argument("--only", default="",
+                        help="faults with this pattern in their name (default: all)")  # fmt: skip
     parser.add_argument("--camera-rate", type=float, default=30.0, help="Hz (default 30)")
     parser.add_argument("--seed", type=int, default=81_000, help="of the goals (default 81000)")
     parser.add_argument("--starts", type=int, default=0,

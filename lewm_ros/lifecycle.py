@@ -22,6 +22,7 @@ from lewm_core.errors import UserError
 from lewm_ros.parameters import (
     Change,
     Declaration,
+    as_declared,
     declare_parameters,
     read_parameters,
     why_refused,
@@ -251,6 +252,13 @@ class ManagedNode(LifecycleNode):
         return _FAILURE
 
     # --- parameters -----------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set all of them, or none and say why; the parameter services come here."""
+        changes, problem = as_declared(self, parameter_list)
+        if problem:
+            return SetParametersResult(successful=False, reason=problem)
+        return super().set_parameters_atomically(changes)
 
     def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         reason = why_refused(

@@ -6,6 +6,7 @@ cannot disagree.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,11 @@ class Declaration:
     choices: tuple[str, ...] = ()
 
 
+#: rclpy's own, of every node.
+_ROS_TIME = Declaration("use_sim_time", False, "Follow /clock.")
+_RCLPY_PARAMETERS = (_ROS_TIME.name, "start_type_description_service")
+
+
 def declare_parameters(node: Node, table: Sequence[Declaration]) -> None:
     """Declare all parameters on ``node``; overrides from the command line apply.
 
@@ -74,6 +80,39 @@ def read_parameters(node: Node, table: Sequence[Declaration]) -> dict[str, Any]:
     return {row.name: node.get_parameter(row.name).value for row in table}
 
 
+def as_declared(node: Node, changes: Sequence[Parameter]) -> tuple[list[Parameter], str]:
+    """Compare what somebody wants to set with the declared names and types.
+
+    rclpy refuses an unknown name and another type, too, but does not say of which parameter.
+
+    Args:
+        node: Has the parameters.
+        changes: What somebody wants to set.
+
+    Returns:
+        The changes, a whole number given for a number as such: ``speed_scale 1`` means 1.0, as at
+        start; and why one of them cannot be, empty if all can.
+    """
+    taken = []
+    for change in changes:
+        name = f"parameter {change.name!r}"
+        if not node.has_parameter(change.name):
+            known = [known for known in node._parameters if known not in _RCLPY_PARAMETERS]
+            near = difflib.get_close_matches(change.name, known, 1)
+            meant = f", did you mean {near[0]!r}?" if near else ""
+            return [], f"{name} is not known{meant}"
+        kind = node.get_parameter(change.name).type_
+        if (kind, change.type_) == (Parameter.Type.DOUBLE, Parameter.Type.INTEGER):
+            change = Parameter(change.name, kind, float(change.value))
+        if change.type_ != kind:
+            return [], (
+                f"{name} takes {kind.name.lower().replace('_', ' ')}, given is "
+                f"{change.type_.name.lower().replace('_', ' ')}: give a value of its type"
+            )
+        taken.append(change)
+    return taken, ""
+
+
 def why_refused(
     table: Sequence[Declaration],
     changes: Iterable[Parameter],
@@ -85,7 +124,8 @@ def why_refused(
     """Say by name, with the reason and the mend, what must not change now; empty: all may.
 
     Type and range were checked by rclpy from the descriptors before this is called, but it lets
-    pass what is no number, and knows no choices.
+    pass what is no number, and knows no choices. The source of ROS time is fixed like the rest:
+    under a robot that moves, all stamps would lose their meaning.
 
     Args:
         table: Of the node.
@@ -96,7 +136,7 @@ def why_refused(
     """
     rows = {row.name: row for row in table}
     for change in changes:
-        row = rows.get(change.name)
+        row = _ROS_TIME if change.name == _ROS_TIME.name else rows.get(change.name)
         if row is None:
             continue
         name, value = f"parameter {change.name!r}", change.value

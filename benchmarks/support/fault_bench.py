@@ -51,6 +51,8 @@ NEVER = 1e-9
 PLANNER = Path(__file__).with_name("stuck_planner.py")
 _READY_S, _ANSWER_S = 120.0, 20.0
 _DEADMAN_S = 0.05
+#: In the header of commands that are not the planner's.
+STRANGER = "stranger"
 #: m in a control period; less is standing still.
 STANDING_M = 2e-4
 
@@ -203,6 +205,12 @@ class FaultBench:
         folder: For logs.
         camera_rate: Hz.
         simulated: Whether the scene is the clock; else everything has the system's time.
+
+    Attributes:
+        goal_picture: That is pursued, (H, W, 3).
+        began_ns: Wall time at which the fault really began, if making it took a while.
+        note: What another node said of the fault.
+        strangers_commands: How many commands of somebody else came.
     """
 
     def __init__(
@@ -211,7 +219,8 @@ class FaultBench:
     ) -> None:
         self.contract, self.simulated = contract, simulated
         self.seen = Observed()
-        self._environment, self._folder, self._domain = environment, folder, domain
+        self.environment, self.folder, self._domain = environment, folder, domain
+        self.forget_fault()
         self._context = Context()
         self._context.init(domain_id=domain)
         self.node = node = Node("faults", context=self._context)
@@ -265,15 +274,14 @@ class FaultBench:
             "checkpoint": checkpoint, "autostart": True, "replan_rate": 10.0, "threads": 1,
             "deadman_topic": "/deadman", "use_sim_time": simulated,
         }
-        self._goal: tuple[int, NDArray[np.uint8]] | None = None
         self._starts = itertools.count()
         self.start_planner()
 
     def start_planner(self) -> None:
         """Start the planner's process."""
-        log = self._folder / f"planner{next(self._starts)}.log"
+        log = self.folder / f"planner{next(self._starts)}.log"
         self.planner = NodeProcess(
-            "planner", self._parameters, self._environment, log, program=[str(PLANNER)]
+            "planner", self._parameters, self.environment, log, program=[str(PLANNER)]
         )
 
     def restart_planner(self) -> None:
@@ -345,14 +353,14 @@ class FaultBench:
     def begin(self, seed: int, state: Sequence[float], goal: NDArray[np.uint8]) -> None:
         """Reset the scene and pursue a goal picture (H, W, 3) that is never reached."""
         self.call(self.reset_scene, ResetScene.Request(seed=seed, state=list(map(float, state))))
-        self._goal = (seed, goal)
+        self.goal_picture: NDArray[np.uint8] = goal
         self.pursue()
 
     def pursue(self) -> None:
         """Pursue the goal, again."""
         since = len(self.seen.commands)
         self.wait(lambda: len(self.seen.statuses) > 0, "no status", _READY_S)
-        self._give_goal(SetGoal.Request(image=encode_image(self._goal[1]), tolerance=NEVER))
+        self._give_goal(SetGoal.Request(image=encode_image(self.goal_picture), tolerance=NEVER))
         self.wait(
             lambda: any(not command.holds for command in self.seen.commands[since:]),
             "the robot is not commanded to move", _ANSWER_S,
@@ -372,6 +380,22 @@ class FaultBench:
             time.sleep(0.1)
         raise UserError(f"the goal is refused: {told}")
 
+    def mark(self) -> None:
+        """The fault begins now: what went before was to prepare it."""
+        self.began_ns = time.time_ns()
+
+    def forget_fault(self) -> None:
+        """Another fault is next."""
+        self.began_ns: int | None = None
+        self.note = ""
+        self.strangers_commands = 0
+
+    def command_something(self, message: Any) -> None:
+        """Make a command of a message: a third of the way from hold to the upper limits."""
+        _, upper, *_ = self.contract.action_limits()
+        for selector, hold, limit in zip(self._selectors, self._hold, upper, strict=True):
+            selector.set(message, float(hold + (limit - hold) / 3))
+
     def set_parameter(self, name: str, value: Any) -> str:
         """Set a parameter of the planner; return why it was refused."""
         request = SetParameters.Request(
@@ -389,6 +413,9 @@ class FaultBench:
 
     def _on_command(self, data: bytes) -> None:
         message = deserialize_message(data, self.robot.message_type)
+        if message.header.frame_id == STRANGER:
+            self.strangers_commands += 1
+            return
         values = np.array([selector.get(message) for selector in self._selectors])
         self.seen.commands.append(
             Seen(

@@ -19,13 +19,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
-from support.fault_bench import NEVER, FaultBench, Passed, stamp_in, with_stamp
+from support.fault_bench import FaultBench, Passed, stamp_in, with_stamp
 
 from lewm_ros import qos
-from lewm_ros.action import ReachGoal
 from lewm_ros.codecs import encode_image, ns_to_stamp
 from lewm_ros.processes import NodeProcess
-from lewm_ros.srv import ResetScene, SetGoal
+from lewm_ros.srv import ResetScene
 
 _NS = 1_000_000_000
 Manager = Callable[[FaultBench], contextlib.AbstractContextManager[None]]
@@ -348,45 +347,6 @@ def deactivated(bench: FaultBench) -> Iterator[None]:
         yield
     finally:
         bench.transition(Transition.TRANSITION_ACTIVATE)
-
-
-@contextlib.contextmanager
-def wrong_parameters(bench: FaultBench) -> Iterator[None]:
-    refused = [
-        bench.set_parameter(name, value)
-        for name, value in (
-            ("speed_scale", 2.0), ("speed_scale", float("nan")), ("checkpoint", "elsewhere"),
-            ("goal_tolerance", -1.0), ("reached_pictures", 0), ("dry_run", True),
-        )
-    ]  # fmt: skip
-    if not all(refused):
-        raise AssertionError(f"a wrong parameter was taken: {refused}")
-    yield
-
-
-@contextlib.contextmanager
-def wrong_goals(bench: FaultBench) -> Iterator[None]:
-    small = encode_image(np.full((60, 80, 3), 90, np.uint8))
-    requests = [
-        SetGoal.Request(image=small), SetGoal.Request(path="/dev/zero"), SetGoal.Request(),
-        SetGoal.Request(path="capture", tolerance=float("nan")),
-        SetGoal.Request(path="bag:/no/bag@1s"),
-    ]
-    for request in requests:
-        if bench.call(bench.set_goal, request).success:
-            raise AssertionError(f"a wrong goal was taken: {request}")
-    yield
-
-
-@contextlib.contextmanager
-def cancelled_goal(bench: FaultBench) -> Iterator[None]:
-    goal = ReachGoal.Goal(paths=["capture"], tolerance=NEVER)
-    future = bench.reach.send_goal_async(goal)
-    bench.wait(future.done, "the goal is not answered", 10.0)
-    time.sleep(0.5)
-    cancelled = future.result().cancel_goal_async()
-    bench.wait(cancelled.done, "the cancel is not answered", 10.0)
-    yield
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import signal
 from dataclasses import dataclass
 
 import numpy as np
+from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
 from support.fault_injections import (
     Manager,
     as_bgr,
@@ -14,7 +16,6 @@ from support.fault_injections import (
     callbacks_hang,
     camera_of_another_type,
     camera_restarts,
-    cancelled_goal,
     clock,
     commands,
     cut_bytes,
@@ -45,8 +46,14 @@ from support.fault_injections import (
     stamp,
     stopped,
     system_clock_set_back,
-    wrong_goals,
-    wrong_parameters,
+)
+from support.fault_mistakes import cancelled_goal, wrong_goals, wrong_parameters
+from support.fault_neighbours import (
+    driver_killed,
+    recorder_disk_full,
+    robot_comes_and_goes,
+    robot_of_another_type,
+    second_driver,
 )
 
 from lewm_ros import qos
@@ -57,6 +64,8 @@ HOLDS, GOES_ON = "hold", "go on"
 ROBOT_STOPS = "robot stops"
 
 _NS = 1_000_000_000
+#: Of a driver that wants to be told of a planner that falls silent; the planner promises nothing.
+_WITH_A_DEADLINE = QoSProfile(depth=10, deadline=Duration(nanoseconds=_NS // 5))
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class Fault:
         patience_s: Beyond a picture's timeout and one period, until it has to hold.
         doubtful: Whether pictures go on to come in time but must not be believed: that is found
             out within their timeout and acted on a period later.
+        pauses: Of `GOES_ON`: whether it may hold now and then, with good reason.
     """
 
     name: str
@@ -85,6 +95,7 @@ class Fault:
     again: bool = False
     patience_s: float = 0.0
     doubtful: bool = False
+    pauses: bool = False
 
 
 FAULTS: tuple[Fault, ...] = (
@@ -95,7 +106,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("pictures 0.7 s late", HOLDS, pictures(delay(0.7)), words="old"),
     Fault("pictures 0 to 0.27 s late", GOES_ON, pictures(jitter)),
     # It moves after each burst, and holds until the next.
-    Fault("pictures in bursts of 1.2 s", GOES_ON, pictures(burst), 4.0, "old"),
+    Fault("pictures in bursts of 1.2 s", GOES_ON, pictures(burst), 4.0, "old",
+          pauses=True),
     Fault("every picture three times", GOES_ON, pictures(repeat(3))),
     Fault("every picture seven times", GOES_ON, pictures(repeat(7))),
     Fault("pictures out of order", GOES_ON, pictures(reorder())),
@@ -134,13 +146,22 @@ FAULTS: tuple[Fault, ...] = (
     Fault("robot leaves", ROBOT_STOPS, robot_listens(None), words="nobody listens"),
     Fault("robot asks for another QoS", ROBOT_STOPS, robot_listens(qos.STATUS),
           words="QoS does not fit"),
+    Fault("robot asks for a deadline", ROBOT_STOPS, robot_listens(_WITH_A_DEADLINE),
+          words="deadline 0.2 s"),
+    Fault("robot of another type", ROBOT_STOPS, robot_of_another_type,
+          words="as geometry_msgs/msg/Twist,"),
+    # It moves whenever somebody listens.
+    Fault("robot comes and goes thrice", GOES_ON, robot_comes_and_goes,
+          words="nobody listens", pauses=True),
+    Fault("robot's driver killed", ROBOT_STOPS, driver_killed),
+    Fault("a second driver of the robot", GOES_ON, second_driver),
     Fault("callbacks hang", HOLDS, callbacks_hang, 1.6, "watchdog"),
     Fault("system clock set back by 5 s", HOLDS, system_clock_set_back, words="in the future"),
     Fault("planner suspended", ROBOT_STOPS, planner_suspended),
     Fault("planner killed", ROBOT_STOPS, planner_ends(signal.SIGKILL), again=True),
     Fault("planner ended by SIGINT", HOLDS, planner_ends(signal.SIGINT), again=True,
           words="ended"),
-    Fault("processor busy with others", GOES_ON, busy_processor),
+    Fault("processor busy with others", GOES_ON, busy_processor, pauses=True),
     Fault("dead-man switch released", HOLDS, lambda b: deadman(b, False), words="released"),
     Fault("dead-man switch silent", HOLDS, lambda b: deadman(b, None), words="silent"),
     Fault("~/stop", HOLDS, stopped, words="~/stop", again=True),
@@ -149,7 +170,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("wrong goals", GOES_ON, wrong_goals),
     Fault("goal cancelled", HOLDS, cancelled_goal, words="cancelled", again=True,
           patience_s=1.0),
-    Fault("scene reset", GOES_ON, scene_is_reset),
+    Fault("scene reset", GOES_ON, scene_is_reset, pauses=True),
+    Fault("a recorder's disk fills up", GOES_ON, recorder_disk_full),
     Fault("scene suspended", HOLDS, scene_suspended, words="s old"),
     Fault("clock stops", HOLDS, clock(lambda t, s: None), words="stands still", simulated=True),
     Fault("clock jumps back by 5 s", HOLDS, clock(lambda t, s: t - 5 * _NS), simulated=True),
@@ -159,7 +181,7 @@ FAULTS: tuple[Fault, ...] = (
     # It moves, with good reason, whenever the clock was right for a while.
     Fault("clock jumps to and fro", GOES_ON,
           clock(lambda t, s: t - 5 * _NS * (int(4 * s) % 2)), words="in the future",
-          simulated=True),
+          simulated=True, pauses=True),
     Fault("/clock starts anew", HOLDS, clock(lambda t, s: int(s * _NS)), simulated=True),
     Fault("scene suspended, simulated time", HOLDS, scene_suspended, simulated=True,
           words="stands still"),

@@ -191,6 +191,7 @@ class PlannerNode(ManagedNode):
         self._supervisor.stop()
         with self._supervisor.commanding():
             self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
+        self._requests.void(Ending.FAILED, reason)
         self._control.stop()
         self._replan_timer.cancel()
         self._topics.wait_commands_received(_ACKNOWLEDGE_S)

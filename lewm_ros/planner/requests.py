@@ -89,7 +89,10 @@ class PlannerRequests:
         self._host = host
         self._outcomes: dict[bytes, Future] = {}
         self._current: ServerGoalHandle | None = None
-        self._newest = b""
+        #: Goals are numbered as they come, by action or service: how many came, and which one was
+        #: taken up last. Those up to a number count no more if they are still being read.
+        self._arrived = self._taken_up = 0
+        self._void = (0, Ending.STOPPED, "")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="goals")
         # In the default group nothing else, not even a command, would go on while it reads a goal.
         reading = ReentrantCallbackGroup()
@@ -126,6 +129,27 @@ class PlannerRequests:
         feedback.elapsed.sec = int(elapsed_s)
         feedback.elapsed.nanosec = int((elapsed_s - int(elapsed_s)) * 1e9)
         self._current.publish_feedback(feedback)
+
+    def void(self, ending: Ending, reason: str) -> None:
+        """Let no goal be taken up that is still being read: the robot was stopped meanwhile."""
+        self._void = (self._arrived, ending, reason)
+
+    def _arrive(self) -> int:
+        self._arrived += 1
+        return self._arrived
+
+    def _take_up(self, number: int, request: GoalRequest) -> None:
+        self._taken_up = number
+        self._host.pursue(request)
+
+    def _overtaken(self, number: int) -> Outcome | None:
+        """Return how a goal that was just read has ended meanwhile; None: it has not."""
+        last, ending, reason = self._void
+        if number <= last:
+            return Outcome(ending, reason)
+        if number < self._taken_up:
+            return Outcome(Ending.PREEMPTED, "a newer goal took its place")
+        return None
 
     # --- pictures -------------------------------------------------------------------------------
 
@@ -174,19 +198,22 @@ class PlannerRequests:
         problem = _tolerance_problem(asked.tolerance)
         if problem:
             return problem
+        number = self._arrive()
         try:
             picture = await self._read(asked.path or [asked.image, *asked.further_images])
         except UserError as error:
             return _line(error)
         # Meanwhile somebody may have stopped it.
-        refusal = self._host.why_not()
-        if not refusal:
+        refusal, overtaken = self._host.why_not(), self._overtaken(number)
+        if not refusal and overtaken is None:
             goal = Goal(picture, self._host.tolerance(asked.tolerance))
-            self._host.pursue(GoalRequest([goal], asked.path or "service"))
-        return refusal
+            self._take_up(number, GoalRequest([goal], asked.path or "service"))
+        return refusal or (overtaken.message if overtaken else "")
 
     def _on_stop(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
-        self._host.stop("~/stop was called; ~/resume releases it")
+        reason = "~/stop was called; ~/resume releases it"
+        self._host.stop(reason)
+        self.void(Ending.STOPPED, reason)
         answer.success = True
         answer.message = "stopped; call ~/resume, then send a goal"
         return answer
@@ -211,14 +238,13 @@ class PlannerRequests:
     def _on_accepted(self, handle: ServerGoalHandle) -> None:
         key = bytes(handle.goal_id.uuid)
         self._outcomes[key] = Future(executor=self._node.executor)
-        self._newest = key
-        self._node.executor.create_task(self._take_action_goal(handle))
+        self._node.executor.create_task(self._take_action_goal(handle, self._arrive()))
         handle.execute()
 
-    async def _take_action_goal(self, handle: ServerGoalHandle) -> None:
+    async def _take_action_goal(self, handle: ServerGoalHandle, number: int) -> None:
         """Read the goals, and pursue them; what cannot be taken up ends, and nothing else does."""
-        asked, key = handle.request, bytes(handle.goal_id.uuid)
-        answer = self._outcomes[key].set_result
+        asked = handle.request
+        answer = self._outcomes[bytes(handle.goal_id.uuid)].set_result
         outcome: Outcome | None = None
         try:
             goals = await self._read_goals(asked)
@@ -231,13 +257,14 @@ class PlannerRequests:
             outcome = Outcome(Ending.FAILED, self._host.why_not())
         elif handle.is_cancel_requested:
             outcome = Outcome(Ending.CANCELLED, "cancelled by the client")
-        elif outcome is None and key != self._newest:
-            outcome = Outcome(Ending.PREEMPTED, "a newer goal took its place")
+        elif outcome is None:
+            # By one that was taken up: one that was refused disturbs nobody.
+            outcome = self._overtaken(number)
         if outcome is not None:
             self._node.get_logger().warning(f"reach_goal refused: {outcome.message}")
             answer(outcome)
             return
-        self._host.pursue(GoalRequest(goals, "action", answer))
+        self._take_up(number, GoalRequest(goals, "action", answer))
         self._current = handle
 
     async def _read_goals(self, asked: ReachGoal.Goal) -> list[Goal]:

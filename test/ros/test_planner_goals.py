@@ -200,6 +200,31 @@ def test_what_is_wrong_with_a_goal_is_named(driver, tmp_path, fields, words):
     assert words.replace("{bag}", bag) in result.message
 
 
+@pytest.fixture(scope="module")
+def long_bag(tmp_path_factory):
+    """A bag whose end takes a while to be found."""
+    pictures = dict.fromkeys((index * 0.03 for index in range(1500)), HERE)
+    return write_pictures(tmp_path_factory.mktemp("long") / "bag", pictures | {50.0: THERE})
+
+
+def test_a_goal_that_is_refused_does_not_disturb_one_that_is_being_read(driver, long_bag):
+    good = driver.send(ReachGoal.Goal(paths=[f"bag:{long_bag}@end"], tolerance=NEVER))
+    refused = driver.send_goal([])
+    assert driver.result_of(refused).reason == Result.INVALID_GOAL
+    wait_until(lambda: driver.status.goal == "action", 20.0, "the good goal is not taken up")
+    driver.wait_motion()
+    good.cancel_goal_async()
+    assert driver.result_of(good).reason == Result.CANCELLED
+
+
+def test_a_goal_from_before_a_stop_is_not_taken_up_after_it(driver, long_bag):
+    before = driver.send(ReachGoal.Goal(paths=[f"bag:{long_bag}@end"], tolerance=NEVER))
+    driver.call(driver.stop_client, Trigger.Request())
+    driver.call(driver.resume_client, Trigger.Request())
+    assert driver.result_of(before).reason == Result.STOPPED
+    assert all(seen.holds for seen in driver.wait_commands(3))
+
+
 def test_a_goal_without_progress_is_given_up_by_name(driver):
     assert driver.set_parameter("progress_timeout", 1.0) == ""
     try:

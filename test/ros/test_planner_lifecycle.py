@@ -1,5 +1,6 @@
 """The planner as a lifecycle node: silent unless active, loud when it cannot be configured."""
 
+import math
 import signal
 
 import cv2
@@ -101,8 +102,13 @@ def test_parameters_change_where_that_is_safe_and_are_refused_by_name_where_not(
     assert "'device'" in driver.set_parameter("device", "cuda")
     assert "'checkpoint'" in driver.set_parameter("checkpoint", "other")
     assert "range" in driver.set_parameter("replan_rate", -1.0)
-    assert driver.set_parameter("replan_rate", "fast") != ""
-    assert driver.set_parameter("autostart", True) != ""
+    assert "'replan_rate' takes double" in driver.set_parameter("replan_rate", "fast")
+    assert "mean 'replan_rate'?" in driver.set_parameter("replan_rat", 4.0)
+    assert "nan" in driver.set_parameter("replan_rate", math.nan)
+    # What comes of `ros2 param set /planner replan_rate 5`.
+    assert driver.set_parameter("replan_rate", 5) == ""
+    assert "autostart" in driver.set_parameter("autostart", True)
+    assert "'use_sim_time'" in driver.set_parameter("use_sim_time", True)
     assert driver.set_parameter("goal_tolerance", 0.0) == ""
 
 
