@@ -131,6 +131,7 @@ class PlannerNode(ManagedNode):
             self,
             contract,
             session.layout,
+            session.positions.topics,
             self._safely(self._on_image),
             self._safely(self._on_state),
             self._safely(self._on_episode),

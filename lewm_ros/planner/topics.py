@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,11 @@ class PlannerTopics:
     Args:
         node: They are made on this node.
         contract: Names and types.
-        layout: Which cameras and state fields.
+        layout: Which cameras and state fields the model is given.
+        positions: State topics that tell where the robot stands, with the names of these fields.
         on_image: Gets a camera and its messages.
-        on_state: Gets a state topic, where the fields that the model is given are in its messages,
-            and the messages.
+        on_state: Gets a state topic, where the fields that are needed are in its messages, and the
+            messages.
         on_episode: Gets the events of a scene.
 
     Raises:
@@ -47,6 +48,7 @@ class PlannerTopics:
         node: LifecycleNode,
         contract: Contract,
         layout: ObservationLayout,
+        positions: Mapping[str, tuple[str, ...]],
         on_image: Callable[[Camera, Any], None],
         on_state: Callable[[State, dict[str, FieldSelector], Any], None],
         on_episode: Callable[[EpisodeEvent], None],
@@ -71,16 +73,16 @@ class PlannerTopics:
             )
             for camera in layout.cameras
         ]
-        self._states = [
-            node.create_subscription(
+        self._states = {
+            state: node.create_subscription(
                 message_class(state.message),
                 state.topic,
                 functools.partial(on_state, state, fields),
                 qos.STATE,
             )
             for state in contract.states
-            if (fields := _fields(state, layout.state_names))
-        ]
+            if (fields := _fields(state, (*layout.state_names, *positions.get(state.topic, ()))))
+        }
         self._episodes = node.create_subscription(
             EpisodeEvent, "episode", on_episode, qos.EPISODE
         )
@@ -88,7 +90,7 @@ class PlannerTopics:
 
     def destroy(self) -> None:
         """Free them all."""
-        for subscription in (*self._images, *self._states, self._episodes):
+        for subscription in (*self._images, *self._states.values(), self._episodes):
             self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._plans, self._imagination):
             self._node.destroy_lifecycle_publisher(publisher)
@@ -100,6 +102,18 @@ class PlannerTopics:
             for image, camera in zip(self._images, self._cameras, strict=True)
         )
         return next(filter(None, problems), "")
+
+    def why_no_state(self, topic: str) -> str:
+        """Why a state topic's messages do not come, as far as the graph says, or empty.
+
+        Args:
+            topic: As the contract calls it.
+        """
+        for state, subscription in self._states.items():
+            if state.topic == topic:
+                name = subscription.topic_name
+                return why_nothing_comes(self._node, name, state.message, qos.STATE)
+        return ""
 
     def why_nobody_listens(self) -> str:
         """Why the command topic has no subscriber."""
@@ -152,7 +166,7 @@ class PlannerTopics:
 
 
 def _fields(state: State, names: tuple[str, ...]) -> dict[str, FieldSelector]:
-    """Which fields of a state topic the model is given, and where they are in its messages."""
+    """Which fields of a state topic are needed, and where they are in its messages."""
     return {
         field.name: FieldSelector.parse(field.selector)
         for field in state.fields
