@@ -20,10 +20,6 @@ class DiskGuard:
             quota_gib: GiB that may be recorded in all; 0: no limit.
         """
         self._out = out
-        self.limit(minimum_free_gib, quota_gib)
-
-    def limit(self, minimum_free_gib: float, quota_gib: float) -> None:
-        """Note other limits; see the constructor."""
         self._least = minimum_free_gib
         self._quota = quota_gib
 
