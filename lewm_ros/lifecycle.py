@@ -68,6 +68,7 @@ class ManagedNode(LifecycleNode):
 
     Args:
         name: Of the node.
+        options: Of `rclpy.node.Node`.
 
     Attributes:
         label: What sentences call it: "the planner".
@@ -80,8 +81,8 @@ class ManagedNode(LifecycleNode):
     label: ClassVar[str]
     declarations: ClassVar[Sequence[Declaration]]
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, **options: Any) -> None:
+        super().__init__(name, **options)
         declare_parameters(self, self.declarations)
         self._settings = self.read_settings()
         self._configured = self._active = False

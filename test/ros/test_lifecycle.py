@@ -8,9 +8,11 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: run `make setup`")
 pytest.importorskip("lewm_ros.msg", reason="needs the built interfaces: run `make setup`")
 
+import rclpy  # noqa: E402
 from lifecycle_msgs.msg import Transition, TransitionEvent  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
@@ -18,6 +20,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from lewm_core.data.bags import find_bags  # noqa: E402
 from lewm_ros import qos  # noqa: E402
+from lewm_ros.lifecycle import ManagedNode, autostart  # noqa: E402
 from lewm_ros.msg import EpisodeEvent  # noqa: E402
 from lewm_ros.srv import ResetScene  # noqa: E402
 from test.ros.test_recorder import Robot, start, stop  # noqa: E402
@@ -206,3 +209,62 @@ def test_an_expert_that_is_deactivated_ends_its_episode_and_drives_it_anew(graph
     ]
     assert commands[0]["written"] < 80
     assert commands[1]["written"] == commands[2]["written"] == 80
+
+
+class Fragile(ManagedNode):
+    """Breaks where it is told to."""
+
+    label = "the fragile node"
+    declarations = (autostart(False),)
+
+    def __init__(self, context, breaks: str) -> None:
+        self.calls: list[str] = []
+        self.breaks = breaks
+        super().__init__("fragile", context=context)
+
+    def _do(self, what: str) -> None:
+        self.calls.append(what)
+        if what == self.breaks:
+            raise RuntimeError(f"{what} is broken")
+
+    def configure(self) -> None:
+        self.free_later(self._do, "free the first")
+        self.free_later(self._do, "free the second")
+        self._do("configure")
+
+    def activate(self) -> None:
+        self._do("activate")
+
+    def deactivate(self, reason: str) -> None:
+        self._do("deactivate")
+
+    def tell(self, reason: str) -> None:
+        self.told = reason
+
+
+@pytest.mark.parametrize("breaks", ["configure", "activate", "deactivate", "free the second"])
+def test_a_transition_that_breaks_takes_everything_down_again(monkeypatch, breaks):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=100)
+    node = Fragile(context, breaks)
+    try:
+        for trigger in (
+            node.trigger_configure, node.trigger_activate, node.trigger_deactivate,
+            node.trigger_cleanup,
+        ):  # fmt: skip
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                break
+        else:
+            pytest.fail("nothing failed")
+        assert node._state_machine.current_state[1] == "unconfigured"
+        # In the reverse order, whatever broke, each once.
+        freed = [call for call in node.calls if call.startswith("free")]
+        assert freed == ["free the second", "free the first"]
+        assert node.calls.count("deactivate") == (breaks != "configure")
+        assert "failed" in node.told and not node._active and not node._configured
+        node.breaks = ""
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
