@@ -257,6 +257,8 @@ def _warm(session: PlannerSession, log: Log) -> None:
             controller.observe(index * block_ns, picture, state)
             if model.action_mean.is_cuda or index == model.history - 1:
                 result = controller.replan(index * block_ns)
+        if model.action_mean.is_cuda:
+            _warm_committed(session)
         failure = result.reason if result.plan is None else ""
     except lewm_core.errors.PlanningError as error:
         failure = str(error)
@@ -267,3 +269,20 @@ def _warm(session: PlannerSession, log: Log) -> None:
         return
     log(f"warm after {seconds:.2f} s (encoding {result.encode_s * 1e3:.1f} ms, "
         f"plan {result.plan_s * 1e3:.0f} ms)")
+
+
+def _warm_committed(session: PlannerSession) -> None:
+    """Plan with every number of first control steps decided, up to a block of them.
+
+    With ``compensate_latency`` each number is a shape of its own, and one that a GPU sees for the
+    first time is captured first: not while a robot moves. A plan that is more than a block late is
+    captured when it comes.
+    """
+    if not session.config.controller.compensate_latency:
+        return
+    model, solver = session.model, session.controller.solver
+    like = model.action_mean
+    history = like.new_zeros(1, model.history, model.latent_dim)
+    goal = like.new_zeros(1, model.embedding_dim)
+    for steps in range(1, min(model.frame_skip + 1, solver.horizon * model.frame_skip)):
+        solver.plan(history, goal, committed=like.new_zeros(1, steps, model.action_dim))
