@@ -61,7 +61,13 @@ class Launched:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                start_new_session=True,
             )
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: a terminal sends SIGINT to launch and its nodes, and launch to none."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(60.0)
 
     def output(self) -> str:
         """Return everything printed so far."""
@@ -89,8 +95,7 @@ def launched(file: str, arguments: list[str], folder: Path) -> Iterator[Launched
         yield running
     finally:
         if running.process.poll() is None:
-            running.process.send_signal(signal.SIGINT)
-            running.process.wait(60.0)
+            running.interrupt()
     assert not [pid for pid in running.pids() if Path(f"/proc/{pid}").exists()]
 
 
@@ -152,8 +157,7 @@ def test_plan_drives_to_the_example_and_ends_with_sigint(composed: str, tmp_path
         assert "pursuing" in running.output() and "push_t.png" in running.output()
         assert "status_rate: 7.0" in running.output(), "the parameter file is read"
         assert "reached_pictures: 5" in running.output(), "typed goes before the file"
-        running.process.send_signal(signal.SIGINT)
-        running.process.wait(60.0)
+        running.interrupt()
     assert len(running.pids()) == (1 if composed == "true" else 2)
     assert "not active any more" in running.output()
     assert "process has died" not in running.output()
@@ -177,8 +181,7 @@ def test_parameters_are_the_same_in_one_process_and_in_two(
         with launched("plan", typed, folder) as running:
             running.wait_for("is running")
             running.wait_for("planner]: parameter watchdog_timeout")
-            running.process.send_signal(signal.SIGINT)
-            running.process.wait(60.0)
+            running.interrupt()
         found.append(sorted(re.findall(r"\[(\S+)\]: (parameter .*)", running.output())))
     assert found[0] == found[1]
     planner, scene = ("lab.planner", "lab.scene") if arguments else ("planner", "scene")
