@@ -17,7 +17,7 @@ from lewm_core.data.fields import FieldSelector
 from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos
 from lewm_ros.command_messages import CommandWriter, message_class
-from lewm_ros.endpoints import why_nobody_hears, why_nothing_comes
+from lewm_ros.endpoints import others_than, owners, why_nobody_hears, why_nothing_comes
 from lewm_ros.msg import ActionPlan, EpisodeEvent
 from lewm_ros.planner.messages import action_plan, imagination
 from lewm_ros.planner.thread import PlanMade
@@ -123,6 +123,11 @@ class PlannerTopics:
     def command_listeners(self) -> int:
         """Number of subscribers of the command topic."""
         return self._commands.get_subscription_count()
+
+    def other_drivers(self) -> str:
+        """Name the nodes that publish the command topic besides this one; empty if none does."""
+        publishers = self._node.get_publishers_info_by_topic(self.command_topic)
+        return owners(others_than(publishers, self._node.get_fully_qualified_name()))
 
     def send_command(self, values: NDArray[np.float64], now_ns: int) -> None:
         """Publish a command ``(A,)``."""
