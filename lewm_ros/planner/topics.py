@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
 from lewm_core.data.contract import Camera, Contract, State
@@ -57,7 +59,7 @@ class PlannerTopics:
         self._contract = contract
         self._writer = CommandWriter(contract)
         self._commands = node.create_lifecycle_publisher(
-            self._writer.message_type, contract.action.topic, qos.COMMAND
+            self._writer.message_type, contract.action.topic, _command_profile(node, contract)
         )
         self._plans = node.create_lifecycle_publisher(ActionPlan, "~/plan", _PLAN_DEPTH)
         self._imagination = node.create_lifecycle_publisher(
@@ -168,6 +170,15 @@ class PlannerTopics:
         if newest is not None and self._imagination.get_subscription_count() > 0:
             caption = f"camera | goal   squared latent distance {distance:.3g}"
             self._imagination.publish(imagination(newest, goal, caption, now_ns))
+
+
+def _command_profile(node: LifecycleNode, contract: Contract) -> QoSProfile:
+    # A lifespan is one of system time. And only of Fast DDS it is known that a busy recorder keeps
+    # what it has (docs/safety.md): others drop that as well.
+    fast_dds = get_rmw_implementation_identifier().startswith("rmw_fastrtps")
+    if node.get_parameter("use_sim_time").value or not fast_dds:
+        return qos.COMMAND
+    return qos.command_with_lifespan(contract.action.timeout)
 
 
 def _fields(state: State, names: tuple[str, ...]) -> dict[str, FieldSelector]:

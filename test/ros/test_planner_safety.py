@@ -137,8 +137,9 @@ def test_callbacks_that_hang_cannot_keep_the_robot_moving(moving):
 
 
 def test_a_robot_whose_qos_does_not_fit_is_named_with_both_sides(moving):
-    message_type = moving.node.get_publishers_info_by_topic("/command")[0].topic_type
-    assert message_type == "geometry_msgs/msg/TwistStamped"
+    commands = moving.node.get_publishers_info_by_topic("/command")[0]
+    assert commands.topic_type == "geometry_msgs/msg/TwistStamped"
+    assert commands.qos_profile.lifespan.nanoseconds == 300_000_000, "the contract's timeout"
     moving.listen_to_commands(False)
     wanted = QoSProfile(
         depth=1, durability=qos.STATUS.durability, reliability=qos.STATUS.reliability
