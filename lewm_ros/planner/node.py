@@ -442,7 +442,26 @@ class PlannerNode(ManagedNode):
             )
         self._publish_status()
 
+    def _look_for_other_drivers(self) -> None:
+        # It warns and does not hold: hold commands would fight the other driver just as well.
+        if not self._active or self._settings.dry_run:
+            return
+        report, others = self._pilot.report, self._topics.other_drivers()
+        if others == report.other_drivers:
+            return
+        report.other_drivers = others
+        topic = self._topics.command_topic
+        if others:
+            self.get_logger().warning(
+                f"{others} also publishes {topic}: two drivers of one robot disturb each other; "
+                "stop one of them, or let a multiplexer such as twist_mux choose"
+            )
+        else:
+            self.get_logger().info(f"nobody else publishes {topic} any more")
+        self._publish_status()
+
     def _on_diagnostics_timer(self) -> None:
+        self._look_for_other_drivers()
         hardware = "" if self._session is None else self._session.device
         self._diagnostics.publish(
             self._report().diagnostics(self._now_ns(), self.get_name(), hardware)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
 from lewm_core.data.contract import Camera, Contract, State
@@ -17,7 +19,7 @@ from lewm_core.data.fields import FieldSelector
 from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos
 from lewm_ros.command_messages import CommandWriter, message_class
-from lewm_ros.endpoints import why_nobody_hears, why_nothing_comes
+from lewm_ros.endpoints import others_than, owners, why_nobody_hears, why_nothing_comes
 from lewm_ros.msg import ActionPlan, EpisodeEvent
 from lewm_ros.planner.messages import action_plan, imagination
 from lewm_ros.planner.thread import PlanMade
@@ -57,7 +59,7 @@ class PlannerTopics:
         self._contract = contract
         self._writer = CommandWriter(contract)
         self._commands = node.create_lifecycle_publisher(
-            self._writer.message_type, contract.action.topic, qos.COMMAND
+            self._writer.message_type, contract.action.topic, _command_profile(node, contract)
         )
         self._plans = node.create_lifecycle_publisher(ActionPlan, "~/plan", _PLAN_DEPTH)
         self._imagination = node.create_lifecycle_publisher(
@@ -124,6 +126,11 @@ class PlannerTopics:
         """Number of subscribers of the command topic."""
         return self._commands.get_subscription_count()
 
+    def other_drivers(self) -> str:
+        """Name the nodes that publish the command topic besides this one; empty if none does."""
+        publishers = self._node.get_publishers_info_by_topic(self.command_topic)
+        return owners(others_than(publishers, self._node.get_fully_qualified_name()))
+
     def send_command(self, values: NDArray[np.float64], now_ns: int) -> None:
         """Publish a command ``(A,)``."""
         self._commands.publish(self._writer.write(values, now_ns))
@@ -163,6 +170,15 @@ class PlannerTopics:
         if newest is not None and self._imagination.get_subscription_count() > 0:
             caption = f"camera | goal   squared latent distance {distance:.3g}"
             self._imagination.publish(imagination(newest, goal, caption, now_ns))
+
+
+def _command_profile(node: LifecycleNode, contract: Contract) -> QoSProfile:
+    # A lifespan is one of system time. And only of Fast DDS it is known that a busy recorder keeps
+    # what it has (docs/safety.md): others drop that as well.
+    fast_dds = get_rmw_implementation_identifier().startswith("rmw_fastrtps")
+    if node.get_parameter("use_sim_time").value or not fast_dds:
+        return qos.COMMAND
+    return qos.command_with_lifespan(contract.action.timeout)
 
 
 def _fields(state: State, names: tuple[str, ...]) -> dict[str, FieldSelector]:
