@@ -211,16 +211,17 @@ class ExpertNode(ManagedNode):
         request = ResetScene.Request(
             seed=seed, episode=name, listeners=[recorder] if recorder else []
         )
+        # From here on it may begin at any moment, and whoever begins it ends it.
+        self._episode, self._seed, self._ended_ns = name, seed, 0
         reply = self._call(self._reset, request)
         if not reply.success:
             raise UserError(f"the scene refuses to reset: {reply.message}")
         # The event tells the time at which the episode begins; states before it are of the past.
         self._wait(lambda: reply.episode in self._begins, "the scene's episode event")
-        self._episode, self._seed = reply.episode, seed
         with self._lock:
             self._expert.reset(seed)
             self._sent = 0
-            self._since_ns = self._ended_ns = self._begins[reply.episode]
+            self._since_ns = self._begins[reply.episode]
             self._act()
         if not self._episode_done.wait(self._settings["episode_timeout"]):
             raise UserError(
@@ -239,7 +240,8 @@ class ExpertNode(ManagedNode):
 
     def _announce_end(self) -> None:
         event = EpisodeEvent(event=EpisodeEvent.END, episode=self._episode, seed=self._seed)
-        event.header.stamp = ns_to_stamp(self._ended_ns)
+        # Before the first command, the episode's begin, if that has been heard of.
+        event.header.stamp = ns_to_stamp(max(self._ended_ns, self._begins.get(self._episode, 0)))
         self._events.publish(event)
         self._episode = ""
 
