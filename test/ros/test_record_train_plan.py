@@ -33,9 +33,9 @@ TWO_CAMERAS = "cube_two_cameras"
 INPUTS = {TWO_CAMERAS: ["model.inputs.cameras=[workspace, wrist]", "model.inputs.state=true"]}
 CUBE = next(parameter for parameter in SCENES if parameter.values == ("cube",))
 CONTRACTS = [
-    # Two cubes are one cube's nodes, contract and messages with four numbers more: not worth the
-    # minute that it takes.
-    *(parameter for parameter in SCENES if parameter.values != ("cube_double",)),
+    # One cube with one camera is the last one with less, and two cubes are the same nodes, contract
+    # and messages with four numbers more: not worth the minute that each takes.
+    *(scene for scene in SCENES if scene.values not in (("cube",), ("cube_double",))),
     pytest.param(TWO_CAMERAS, marks=CUBE.marks),
 ]
 
