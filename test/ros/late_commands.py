@@ -5,8 +5,9 @@
 Two network namespaces as in `two_machines`: the commands come from the box, this process is on the
 robot. Both kinds are published at once, each on its own topic, at Push-T's control rate and with
 its command timeout. A driver listens all the time; a recorder does not spin for a second, once with
-the network whole. Two kinds of cuts: ``silent``, what is sent is lost and nobody is told (a switch,
-a radio), and ``unplugged``, the cable is out at the sender. Prints a line of JSON for each kind.
+the network whole. Kinds of cuts: ``silent``, what is sent is lost and nobody is told (a switch, a
+radio); ``unplugged``, the cable is out at the sender; ``unplugged_known``, it is out, but the
+robot's address is a permanent entry of the box. Prints a line of JSON for each kind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from test.ros.two_machines import a_box, run
+from test.ros.two_machines import ROBOT, a_box, run
 
 #: s, as Push-T's contract says.
 PERIOD_S, TIMEOUT_S = 0.1, 0.3
@@ -33,7 +34,7 @@ LATE_S = TIMEOUT_S + PERIOD_S
 #: s; the network is cut, and afterwards everything has arrived that will.
 OUT_S, SETTLE_S = 2.0, 3.0
 BUSY_S = 1.0
-CUTS = ("silent", "unplugged")
+CUTS = ("silent", "unplugged", "unplugged_known")
 TOPICS = {"without": "/command", "with": "/command_with_lifespan"}
 
 
@@ -132,7 +133,11 @@ class Listener:
 @contextlib.contextmanager
 def cut(box: list[str], kind: str) -> Iterator[None]:
     """Cut the network inside."""
-    if kind == "unplugged":
+    if kind.startswith("unplugged"):
+        if kind == "unplugged_known":
+            address = Path("/sys/class/net/robot/address").read_text().strip()
+            run(*box, "ip", "neighbour", "replace", ROBOT, "lladdr", address, "dev", "box",
+                "nud", "permanent")  # fmt: skip
         run("ip", "link", "set", "robot", "down")
         yield
         run("ip", "link", "set", "robot", "up")
