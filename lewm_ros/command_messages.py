@@ -42,7 +42,7 @@ class CommandWriter:
         action = contract.action
         self.message_type = message_class(action.message)
         self._frame_id = action.frame_id
-        self._names, self._period_s = contract.action_names, contract.control_period
+        self._contract = contract
         self._selectors = [FieldSelector.parse(field.selector) for field in action.fields]
         self._has_header = hasattr(self.message_type(), "header")
         try:
@@ -63,5 +63,8 @@ class CommandWriter:
             message.header.frame_id = self._frame_id
         for selector, value in zip(self._selectors, values, strict=True):
             selector.set(message, float(value), lambda name: message_class(name)())
-        complete_trajectory(message, self._names, self._period_s)
+        contract = self._contract
+        complete_trajectory(
+            message, contract.action_names, contract.control_period, contract.stops(values)
+        )
         return message

@@ -120,8 +120,9 @@ class EpisodeRecorder:
         stamp_ns = START_NS + self._tick * self._period_ns
         for selector, value in zip(self._action_fields, action, strict=True):
             selector.set(self._command, float(value))
+        contract = self._contract
         complete_trajectory(
-            self._command, self._contract.action_names, self._contract.control_period
+            self._command, contract.action_names, contract.control_period, contract.stops(action)
         )
         _stamp(self._command, stamp_ns)
         self._writer.write(self._contract.action.topic, stamp_ns, self._command)

@@ -463,6 +463,13 @@ class Contract(_Strict):
             [field.hold for field in fields],
         )
 
+    def stops(self, values: np.ndarray) -> bool:
+        """Whether an action ``(A,)`` is the hold command, whatever was commanded before."""
+        return all(
+            field.hold != "last" and value == field.hold
+            for field, value in zip(self.action.fields, values, strict=True)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as plain lists, strings and numbers, for YAML and JSON."""
         values = self.model_dump(mode="json")

@@ -24,6 +24,10 @@ from lewm_core.paths import find_shared
 
 _LOGGER = logging.getLogger(__name__)
 
+#: For how long a trajectory goes on after the next is due, in control periods; docs/first-robot.md
+#: says why, benchmarks/trajectory_jitter.py what less and more would do.
+TRAJECTORY_OVERLAP = 0.5
+
 #: Base types that a contract may select from, and the numpy types of their sequences.
 NUMERIC_TYPES = {
     "bool": "bool",
@@ -147,21 +151,28 @@ def has_header(type_name: str, store: Typestore | None = None) -> bool:
     )
 
 
-def complete_trajectory(message: Any, names: Sequence[str], period_s: float) -> None:
+def complete_trajectory(
+    message: Any, names: Sequence[str], period_s: float, stops: bool = False
+) -> None:
     """Say in a trajectory whose numbers its points hold, and by when, for drivers that ask.
 
     Only ``trajectory_msgs/msg/JointTrajectory`` has anything to say; others are left as they are.
+    The trajectory ends half a period later than the next is due, so that an arm does not stand
+    still for as long as that is late; one that stops the robot ends in time.
 
     Args:
         message: An rclpy or rosbags message with its points; changed in place.
         names: Of the axes.
         period_s: Seconds from point to point.
+        stops: Whether its numbers stop the robot.
     """
     if not hasattr(message, "joint_names"):
         return
     message.joint_names = list(names)
     for number, point in enumerate(message.points, start=1):
-        after = divmod(round(number * period_s * 1e9), 1_000_000_000)
+        overlaps = not stops and number == len(message.points)
+        due_s = (number + TRAJECTORY_OVERLAP * overlaps) * period_s
+        after = divmod(round(due_s * 1e9), 1_000_000_000)
         point.time_from_start.sec, point.time_from_start.nanosec = after
 
 

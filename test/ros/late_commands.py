@@ -5,8 +5,9 @@
 Two network namespaces as in `two_machines`: the commands come from the box, this process is on the
 robot. Both kinds are published at once, each on its own topic, at Push-T's control rate and with
 its command timeout. A driver listens all the time; a recorder does not spin for a second, once with
-the network whole. Two kinds of cuts: ``silent``, what is sent is lost and nobody is told (a switch,
-a radio), and ``unplugged``, the cable is out at the sender. Prints a line of JSON for each kind.
+the network whole. Kinds of cuts: ``silent``, what is sent is lost and nobody is told (a switch, a
+radio); ``unplugged``, the cable is out at the sender; ``unplugged_known``, it is out, but the
+robot's address is a permanent entry of the box. Prints a line of JSON for each kind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from test.ros.two_machines import a_box, run
+from test.ros.two_machines import ROBOT, a_box, run
 
 #: s, as Push-T's contract says.
 PERIOD_S, TIMEOUT_S = 0.1, 0.3
@@ -33,7 +34,7 @@ LATE_S = TIMEOUT_S + PERIOD_S
 #: s; the network is cut, and afterwards everything has arrived that will.
 OUT_S, SETTLE_S = 2.0, 3.0
 BUSY_S = 1.0
-CUTS = ("silent", "unplugged")
+CUTS = ("silent", "unplugged", "unplugged_known")
 TOPICS = {"without": "/command", "with": "/command_with_lifespan"}
 
 
@@ -50,7 +51,7 @@ def main() -> int:
     with a_box() as box:
         os.environ.update(ROS_AUTOMATIC_DISCOVERY_RANGE="SUBNET", ROS_DOMAIN_ID="43")
         for line in measure(box, options.kinds, options.cuts):
-            print(json.dumps(line))
+            print(json.dumps(line), flush=True)
     return 0
 
 
@@ -132,7 +133,12 @@ class Listener:
 @contextlib.contextmanager
 def cut(box: list[str], kind: str) -> Iterator[None]:
     """Cut the network inside."""
-    if kind == "unplugged":
+    if kind.startswith("unplugged"):
+        if kind == "unplugged_known":
+            shown = subprocess.check_output(["ip", "-json", "link", "show", "robot"])
+            address = json.loads(shown)[0]["address"]
+            entry = (ROBOT, "lladdr", address, "dev", "box", "nud", "permanent")
+            run(*box, "ip", "neighbour", "replace", *entry)
         run("ip", "link", "set", "robot", "down")
         yield
         run("ip", "link", "set", "robot", "up")
@@ -145,8 +151,8 @@ def cut(box: list[str], kind: str) -> Iterator[None]:
         run(*there, "tc", "qdisc", "delete", "dev", cable, "root")
 
 
-def measure(box: list[str], kinds: Sequence[str], cuts: int) -> list[dict[str, Any]]:
-    """Return what came, with and without lifespan: to a busy recorder, and after cuts."""
+def measure(box: list[str], kinds: Sequence[str], cuts: int) -> Iterator[dict[str, Any]]:
+    """Yield what came, with and without lifespan: to a busy recorder, and after cuts."""
     import rclpy
 
     from lewm_ros import qos
@@ -166,21 +172,18 @@ def measure(box: list[str], kinds: Sequence[str], cuts: int) -> list[dict[str, A
         for listener in (driver, recorder):
             wait_until(lambda it=listener: all(map(len, it.ages.values())), 30.0, "no commands")
         time.sleep(1.0)
-        lines = _busy(driver, recorder)
+        yield from _busy(driver, recorder)
         for kind in kinds:
             late: dict[str, list[float]] = {lifespan: [] for lifespan in TOPICS}
             for _ in range(cuts):
                 for lifespan, ages in _cut_once(box, kind, driver).items():
                     late[lifespan] += ages
-            lines += [
-                {
+            for lifespan, ages in late.items():
+                yield {
                     "cut": kind, "lifespan": lifespan, "cuts": cuts,
                     "late_per_cut": round(len(ages) / cuts, 1),
                     "oldest_s": round(max(ages, default=0.0), 2),
-                }
-                for lifespan, ages in late.items()
-            ]  # fmt: skip
-        return lines
+                }  # fmt: skip
     finally:
         driver.close()
         recorder.close()
@@ -189,25 +192,21 @@ def measure(box: list[str], kinds: Sequence[str], cuts: int) -> list[dict[str, A
         planner.wait(10.0)
 
 
-def _busy(driver: Listener, recorder: Listener) -> list[dict[str, Any]]:
+def _busy(driver: Listener, recorder: Listener) -> Iterator[dict[str, Any]]:
     """Let the recorder be busy for a while, and count what it got all the same."""
     began_ns = time.time_ns()
     recorder.busy(BUSY_S)
     time.sleep(BUSY_S)
-    lines = []
     for lifespan in TOPICS:
         ages = dict(recorder.ages[lifespan])
         # What is on its way just now is not lost.
         until_ns = time.time_ns() - round(0.5 * BUSY_S * 1e9)
         published = [stamp for stamp in dict(driver.ages[lifespan]) if began_ns < stamp < until_ns]
         got = [ages[stamp] for stamp in published if stamp in ages]
-        lines.append(
-            {
-                "busy_s": BUSY_S, "lifespan": lifespan, "published": len(published),
-                "lost": len(published) - len(got), "oldest_s": round(max(got), 2),
-            }
-        )  # fmt: skip
-    return lines
+        yield {
+            "busy_s": BUSY_S, "lifespan": lifespan, "published": len(published),
+            "lost": len(published) - len(got), "oldest_s": round(max(got), 2),
+        }  # fmt: skip
 
 
 def _cut_once(box: list[str], kind: str, driver: Listener) -> dict[str, list[float]]:

@@ -76,8 +76,11 @@ def test_a_trajectory_says_whose_numbers_it_holds_and_by_when():
     assert message.joint_names == contract.action_names
     (point,) = message.points
     assert list(point.velocities) == [0.1, 0.2, 0.3, 0.4, 5.0]
-    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
+    # Until half a period after the next is due; one that stops the robot ends when it is due.
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 75_000_000)
     assert stamp_to_ns(message.header.stamp) == 1_000_000_000
+    (point,) = CommandWriter(contract).write(np.zeros(5), 1_000_000_000).points
+    assert (point.time_from_start.sec, point.time_from_start.nanosec) == (0, 50_000_000)
 
 
 def test_a_goal_has_a_picture_of_every_camera():

@@ -20,6 +20,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from test.helpers import wait_until
+
 ROBOT, BOX = "10.77.0.1", "10.77.0.2"
 _OUT_S = 2.0
 
@@ -52,10 +54,18 @@ def a_box() -> Iterator[list[str]]:
             pid = str(machine.pid)
             inside = ["nsenter", "--target", pid, "--net", "--mount"]
             run("ip", "link", "add", "robot", "type", "veth", "peer", "name", "box", "netns", pid)
-            for there, address, cable in (([], ROBOT, "robot"), (inside, BOX, "box")):
+            ends = (([], ROBOT, "robot"), (inside, BOX, "box"))
+            for there, address, cable in ends:
                 run(*there, "ip", "address", "add", f"{address}/24", "dev", cable)
                 run(*there, "ip", "link", "set", cable, "up", "multicast", "on")
                 run(*there, "ip", "link", "set", "lo", "up")
+            # What joins the graph before the kernel has seen the carrier does not take the cable.
+            for there, _, cable in ends:
+                show = [*there, "ip", "link", "show", cable]
+                wait_until(
+                    lambda show=show: "state UP" in subprocess.check_output(show, text=True),
+                    10.0, "the cable has no carrier",
+                )  # fmt: skip
             yield inside
         finally:
             machine.kill()
