@@ -20,7 +20,7 @@ with ros_imports("lewm_ros.record_dataset"):
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
-    from lewm_ros.episode_recorder import EpisodeRecorder, StampedMessage
+    from lewm_ros.recorder_episodes import RecorderEpisodes, StampedMessage
     from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
     from lewm_ros.recorder_diagnostics import diagnostics, idle_diagnostics
@@ -98,7 +98,7 @@ class RecordDatasetNode(ManagedNode):
         ]
         for tap in self._taps:
             self.free_later(tap.disconnect)
-        self._recorder = EpisodeRecorder(self._out, settings, self._taps, self.get_logger())
+        self._episodes = RecorderEpisodes(self._out, settings, self._taps, self.get_logger())
         self._make_timer(0.2, self._connect)
         self._events: Any = None
         if settings["follow_events"]:
@@ -132,17 +132,17 @@ class RecordDatasetNode(ManagedNode):
     def deactivate(self, reason: str) -> None:
         """Finish every episode; those that have just ended have their time to settle."""
         self._receive()
-        recorder, spans = self._recorder, self._recorder.spans
+        episodes, spans = self._episodes, self._episodes.spans
         with contextlib.ExitStack() as stack:
             # Each of them even if one fails: its writer's thread keeps the process alive.
             for span in spans.settling:
-                stack.callback(recorder.finish, span)
+                stack.callback(episodes.finish, span)
             closes_at = max((span.closes_at for span in spans.settling), default=0.0)
             if spans.on is not None:
-                recorder.finish(spans.on, "shutdown")
+                episodes.finish(spans.on, "shutdown")
             while time.monotonic() < closes_at:
                 time.sleep(_CLOSE_PERIOD_S)
-                recorder.keep(self._drain())
+                episodes.keep(self._drain())
 
     def tell(self, reason: str) -> None:
         """Note, while not active, why, and publish it."""
@@ -151,7 +151,7 @@ class RecordDatasetNode(ManagedNode):
 
     def apply_changes(self, names: set[str]) -> None:
         """Go on with other limits and names."""
-        self._recorder.settings = self._settings
+        self._episodes.settings = self._settings
 
     def _make_timer(self, period_s: float, callback: Callable[[], None]) -> None:
         self.free_later(
@@ -177,7 +177,7 @@ class RecordDatasetNode(ManagedNode):
         """Handle these and all that has reached this process."""
         in_hand = [*messages, *self._drain()]
         # After the messages were taken, so that no event that came before one of them is missed.
-        self._recorder.receive(in_hand, [*events, *self._drain_events()])
+        self._episodes.receive(in_hand, [*events, *self._drain_events()])
 
     def _drain_events(self) -> list[EpisodeEvent]:
         """Return the events that have arrived but were not handled yet, in order."""
@@ -205,7 +205,7 @@ class RecordDatasetNode(ManagedNode):
         return [self._stamped(tap, data) for tap in self._taps for data in tap.drain()]
 
     def _on_lost(self, tap: TopicTap, count: int) -> None:
-        self._recorder.lost(tap.topic, count)
+        self._episodes.lost(tap.topic, count)
 
     def _connect(self) -> None:
         for tap in self._taps:
@@ -233,20 +233,20 @@ class RecordDatasetNode(ManagedNode):
         if self._events is not None:
             response.success, response.message = True, _FOLLOWS
             return response
-        span = self._recorder.spans.on
+        span = self._episodes.spans.on
         if not self._active or span is None:
             response.message = "no episode is on: call start_episode first"
             return response
         # Everything that has reached this process belongs to it.
         self._receive()
-        response.success, response.message = True, self._recorder.finish(span, "service")
+        response.success, response.message = True, self._episodes.finish(span, "service")
         return response
 
     def _on_label(
         self, request: LabelEpisode.Request, response: LabelEpisode.Response
     ) -> LabelEpisode.Response:
         try:
-            response.message = self._recorder.label(request.episode, request.label)
+            response.message = self._episodes.label(request.episode, request.label)
             response.success = True
         except (UserError, OSError) as error:
             response.message = " ".join(str(error).split())
@@ -255,16 +255,16 @@ class RecordDatasetNode(ManagedNode):
     def _close_settled(self) -> None:
         """Close the files of the episodes that have settled."""
         now = time.monotonic()
-        if self._recorder.spans.settled(now):
+        if self._episodes.spans.settled(now):
             # If this process was kept waiting, so were its messages.
             self._receive()
-            self._recorder.finish_settled(now)
+            self._episodes.finish_settled(now)
 
     def _begin(self, reason: str) -> str:
-        self._recorder.require_none_on()
+        self._episodes.require_none_on()
         # What arrived before this moment and still waits is not part of it, but for pre_trigger.
-        self._recorder.keep(self._drain())
-        return self._recorder.begin(reason, self.get_clock().now().nanoseconds)
+        self._episodes.keep(self._drain())
+        return self._episodes.begin(reason, self.get_clock().now().nanoseconds)
 
     # What operators see.
 
@@ -273,17 +273,17 @@ class RecordDatasetNode(ManagedNode):
         if not self._active:
             self._publish_diagnostics("")
             return
-        if self._recorder.disk_complaint():
+        if self._episodes.disk_complaint():
             # What has arrived by now is still taken.
             self._receive()
-        self._publish_diagnostics(self._recorder.guard_disk())
+        self._publish_diagnostics(self._episodes.guard_disk())
 
     def _publish_diagnostics(self, guard: str) -> None:
         if self._active:
-            recorder, episode = self._recorder, self._recorder.episode
-            failure = recorder.disk_failure or (episode.failure if episode is not None else None)
+            episodes, episode = self._episodes, self._episodes.episode
+            failure = episodes.disk_failure or (episode.failure if episode is not None else None)
             message = diagnostics(
-                self.get_name(), episode, guard or failure, recorder.complaint
+                self.get_name(), episode, guard or failure, episodes.complaint
             )
         else:
             message = idle_diagnostics(self.get_name(), self._idle_reason)

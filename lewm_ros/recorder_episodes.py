@@ -36,7 +36,7 @@ _EARLY_MESSAGES = 256
 StampedMessage = tuple[TopicTap, int, int, bytes]
 
 
-class EpisodeRecorder:
+class RecorderEpisodes:
     """The episodes of a recorder: which are on, what they take, how they end.
 
     Args:
