@@ -20,10 +20,10 @@ with ros_imports("lewm_ros.record_dataset"):
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
-    from lewm_ros.recorder_episodes import RecorderEpisodes, StampedMessage
     from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
     from lewm_ros.recorder_diagnostics import diagnostics, idle_diagnostics
+    from lewm_ros.recorder_episodes import RecorderEpisodes, StampedMessage
     from lewm_ros.recorder_parameters import DECLARATIONS, check_parameters
     from lewm_ros.srv import LabelEpisode
     from lewm_ros.topic_taps import TopicTap
