@@ -9,11 +9,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lewm_core.data.contract import Camera, State
 from lewm_core.errors import ContractError, UserError
-from lewm_ros.runtime import declare, end_node, ros_imports, run_node
+from lewm_ros.runtime import end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.doctor"):
     from rclpy.clock import Clock as RosClock
@@ -26,11 +25,13 @@ with ros_imports("lewm_ros.doctor"):
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.doctor import cameras, clocks, endpoints, machine, middleware
     from lewm_ros.doctor.model import Subject, open_subject
+    from lewm_ros.doctor.parameters import DECLARATIONS
     from lewm_ros.doctor.planner import PlannerProbe
     from lewm_ros.doctor.report import Finding, Report, fail, ok
     from lewm_ros.doctor.stamps import Demands, judge_rate, judge_stamps
     from lewm_ros.doctor.streams import Arrival, Listener, Stream, look_at
     from lewm_ros.endpoints import owner
+    from lewm_ros.parameters import declare_parameters, read_parameters
 
 #: After the last topic was found: until its messages flow, and those behind it are known.
 _SETTLE_S = 0.5
@@ -65,7 +66,8 @@ class DoctorNode(Node):
             UserError: A parameter cannot be used.
         """
         super().__init__("doctor")
-        self._settings = _declare_parameters(self)
+        declare_parameters(self, DECLARATIONS)
+        self._settings = read_parameters(self, DECLARATIONS)
         self._simulated: bool = self.get_parameter("use_sim_time").value
         self._report = Report()
         self._finished = False
@@ -327,29 +329,6 @@ class DoctorNode(Node):
     def _on_clock(self, message: Clock) -> None:
         now_ns = self.get_clock().now().nanoseconds
         self._ticks.append(Arrival(time.monotonic(), now_ns, stamp_to_ns(message.clock)))
-
-
-def _declare_parameters(node: Node) -> dict[str, Any]:
-    """Declare all parameters and return their values."""
-    entries = [
-        ("contract", "", "Contract: a YAML file, or the name of one that ships; empty: the "
-         "checkpoint's, or push_t.", {}),
-        ("checkpoint", "", "Folder of the checkpoint to plan with; empty: none.", {}),
-        ("seconds", 3.0, "How long topics are listened to [s of real time].",
-         {"minimum": 0.5, "maximum": 600.0}),
-        ("wait", 5.0, "How long to wait for topics that are not there yet [s of real time].",
-         {"minimum": 0.0, "maximum": 600.0}),
-        ("out", "", "Folder that recordings go to; empty: the current one, and its disk never "
-         "fails.", {}),
-        ("minimum_free_gib", 2.0, "The recorder's: GiB of disk that stay free.",
-         {"minimum": 0.0, "maximum": 1e6}),
-        ("planner", "planner", "Name of the planner's node, with its namespace.", {}),
-        ("json", "", "File for the findings as JSON; empty: none.", {}),
-    ]  # fmt: skip
-    return {
-        name: declare(node, name, default, description, **limits)
-        for name, default, description, limits in entries
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
