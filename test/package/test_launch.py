@@ -51,6 +51,7 @@ class Launched:
             ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
             ROS_LOG_DIR=str(folder / "ros_log"),
             OMP_NUM_THREADS="1",
+            RCUTILS_COLORIZED_OUTPUT="0",
         )
         environment.setdefault("MUJOCO_GL", "egl")
         path = ROOT / "launch" / f"{file}.launch.py"
@@ -177,7 +178,7 @@ def test_parameters_are_the_same_in_one_process_and_in_two(
     for composed in ("true", "false"):
         folder = tmp_path / composed
         folder.mkdir()
-        typed = ["autostart:=false", f"params_file:={file}", f"composed:={composed}", *arguments]
+        typed = [f"params_file:={file}", f"composed:={composed}", *arguments]
         with launched("plan", typed, folder) as running:
             running.wait_for("is running")
             running.wait_for("planner]: parameter watchdog_timeout")
