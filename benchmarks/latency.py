@@ -23,7 +23,8 @@ What lies between a reset and the next goal is left out of the latencies and rat
 that hold meanwhile are counted, with their reasons.
 
 Memory is the planner's resident set: its mean in the first and the last minute (a tenth, where that
-is shorter) after the warm-up. Missed replans are the plans that are too few between
+is shorter) after the warm-up. With ``--composed`` scene and planner are one process, whose memory
+and processor time stand under ``planner``. Missed replans are the plans that are too few between
 the first and the last of a goal, at the rate asked for. At the end nothing may be left: no
 traceback in a node's log, no shared memory of a process that has ended.
 """
@@ -107,6 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "planner_preset": planner, "threads": options.threads, "seed": options.seed,
         "rates": rates, "replan_rate": options.replan_rate, "seconds": options.seconds,
         "warm_up": options.warm_up, "goal_seconds": options.goal_seconds,
+        "composed": options.composed,
     }  # fmt: skip
     print(f"{result['machine']}; {options.checkpoint}, preset {planner}, replanned at "
           f"{options.replan_rate:g} Hz, {options.seconds:g} s for each camera rate", flush=True)
@@ -182,19 +184,22 @@ def _run(
         "replan_rate": options.replan_rate, "threads": options.threads,
     }
     try:
-        with (
-            NodeProcess("scene", scene_parameters, os.environ, logs / "scene.log") as scene,
-            NodeProcess("planner", planner_parameters, os.environ, logs / "planner.log") as planner,
-            contextlib.ExitStack() as stack,
-        ):
+        with contextlib.ExitStack() as stack:
+            processes = _start(
+                options.composed, {"scene": scene_parameters, "planner": planner_parameters}, logs
+            )
+            for process in processes.values():
+                stack.enter_context(process)
+
             def check() -> None:
-                scene.require_running()
-                planner.require_running()
+                for process in processes.values():
+                    process.require_running()
 
             observer = PlannerObserver(contract, int(os.environ["ROS_DOMAIN_ID"]), check)
             stack.callback(observer.close)
             observer.wait_ready()
-            _pursue(options, observer, tasks, {"scene": scene.pid, "planner": planner.pid}, check)
+            pids = {name: process.pid for name, process in processes.items()}
+            _pursue(options, observer, tasks, pids, check)
         time.sleep(_SETTLE_S)
         tracebacks = sum(log.read_text().count("Traceback") for log in logs.glob("*.log"))
         shared = {*abandoned_files(), *_port_files(int(os.environ["ROS_DOMAIN_ID"]))} - ports
@@ -202,6 +207,23 @@ def _run(
         return observer.seen, left
     finally:
         clean_shared_memory()
+
+
+def _start(
+    composed: bool, parameters: Mapping[str, Mapping[str, Any]], logs: Path
+) -> dict[str, NodeProcess]:
+    """Start the nodes in a process each, or in one, which is then called the planner's."""
+    if not composed:
+        return {
+            name: NodeProcess(name, own, os.environ, logs / f"{name}.log")
+            for name, own in parameters.items()
+        }
+    together = {
+        f"{node}:{name}": value for node, own in parameters.items() for name, value in own.items()
+    }
+    program = ["-m", "lewm_ros.composed", *parameters]
+    log = logs / "composed.log"
+    return {"planner": NodeProcess("composed", together, os.environ, log, program=program)}
 
 
 def _port_files(domain: int) -> set[Path]:
@@ -396,6 +418,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--goal-seconds", type=float, default=5.0, help="a goal (default 5)")
     parser.add_argument("--threads", type=int, default=0,
                         help="of the planner's model (default 0: all cores but one)")  # fmt: skip
+    parser.add_argument("--composed", action="store_true",
+                        help="scene and planner in one process")  # fmt: skip
     parser.add_argument("--seed", type=int, default=80_000, help="of the goals (default 80000)")
     parser.add_argument("--logs", type=Path, help="folder for the nodes' logs (default: none)")
     # Whoever ends it must not leave its nodes behind.

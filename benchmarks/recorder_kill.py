@@ -150,7 +150,7 @@ def _live(
     known = {path.name for path in folder.iterdir()} if folder.exists() else set()
     progress = scratch / "progress"
     progress.write_bytes(bytes(16))
-    parameters = {"out": folder, "autostart": True}
+    parameters = {"out": folder, "record_at_start": True}
     command = [sys.executable, __file__, "--source", str(first), str(ticks), str(speed)]
     with NodeProcess("record_dataset", parameters, environment, scratch / "log") as recorder:
         source = subprocess.Popen([*command, str(progress)], env=environment)

@@ -13,6 +13,7 @@ from launch.actions import OpaqueFunction
 
 from lewm_ros import launching
 from lewm_ros.launching import NO_SCENE, Argument
+from lewm_ros.node_settings import NodeSettings
 
 PLANNER = launching.planner_arguments()
 
@@ -27,7 +28,7 @@ ARGUMENTS = (
 
 
 def nodes(context: LaunchContext) -> list:
-    """Return the nodes for the arguments typed."""
+    """Return the processes for the arguments typed."""
     # Only one lock step: the scene waits for the planner, which withholds its command.
     lock_step = launching.parameters(
         context, [argument for argument in launching.SCENE if argument.name == "lock_step"]
@@ -52,10 +53,10 @@ def nodes(context: LaunchContext) -> list:
         if goal is not None and not launching.value(context, "scene_seed"):
             defaults["goal_file"], scene_defaults["seed"] = str(goal[0]), goal[1]
 
-    entities = [launching.node(context, "planner", explicit, defaults)]
+    settings = [NodeSettings("planner", explicit, defaults)]
     if launching.has_scene(context):
-        entities.append(launching.scene_node(context, scene_defaults))
-    return entities
+        settings.append(launching.scene_node(context, scene_defaults))
+    return launching.processes(context, settings)
 
 
 def generate_launch_description() -> LaunchDescription:

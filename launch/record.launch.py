@@ -9,6 +9,7 @@ from launch.actions import OpaqueFunction
 
 from lewm_ros import launching
 from lewm_ros.launching import NO_SCENE, Argument
+from lewm_ros.node_settings import NodeSettings
 
 ARGUMENTS = (
     launching.CONTRACT,
@@ -24,7 +25,7 @@ ARGUMENTS = (
 
 
 def nodes(context: LaunchContext) -> list:
-    """Return the nodes for the arguments typed."""
+    """Return the processes for the arguments typed."""
     with_scene = launching.has_scene(context)
     defaults = {"use_sim_time": launching.use_sim_time(context)}
     contract = launching.value(context, "contract")
@@ -33,7 +34,7 @@ def nodes(context: LaunchContext) -> list:
     explicit = launching.parameters(context, launching.RECORDER)
     if contract:
         explicit["contract"] = contract
-    entities = [launching.node(context, "record_dataset", explicit, defaults)]
+    settings = [NodeSettings("record_dataset", explicit, defaults)]
     if with_scene:
         drive = {
             "scene": launching.value(context, "scene"),
@@ -42,11 +43,11 @@ def nodes(context: LaunchContext) -> list:
             "scene_node": launching.full_name(context, "scene"),
             **launching.parameters(context, launching.EXPERT),
         }
-        entities.append(launching.scene_node(context))
-        entities.append(
-            launching.node(context, "expert", drive, {"use_sim_time": defaults["use_sim_time"]})
+        settings.append(launching.scene_node(context))
+        settings.append(
+            NodeSettings("expert", drive, {"use_sim_time": defaults["use_sim_time"]})
         )
-    return entities
+    return launching.processes(context, settings)
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -8,6 +8,7 @@ from launch.actions import OpaqueFunction
 
 from lewm_ros import launching
 from lewm_ros.launching import Argument
+from lewm_ros.node_settings import NodeSettings
 
 ARGUMENTS = (
     Argument("scene", "Name of the scene.", default="push_t"),
@@ -20,8 +21,8 @@ ARGUMENTS = (
 
 
 def nodes(context: LaunchContext) -> list:
-    """Return the nodes for the arguments typed."""
-    entities = [launching.scene_node(context)]
+    """Return the processes for the arguments typed."""
+    settings = [launching.scene_node(context)]
     if launching.flag(context, "expert"):
         scene = launching.value(context, "scene")
         contract = launching.value(context, "contract") or scene
@@ -31,8 +32,8 @@ def nodes(context: LaunchContext) -> list:
             **launching.parameters(context, launching.EXPERT),
         }
         defaults = {"contract": contract, "use_sim_time": True}
-        entities.append(launching.node(context, "expert", explicit, defaults))
-    return entities
+        settings.append(NodeSettings("expert", explicit, defaults))
+    return launching.processes(context, settings)
 
 
 def generate_launch_description() -> LaunchDescription:

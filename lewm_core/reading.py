@@ -81,21 +81,37 @@ def parse_yaml(text: str, *, quick: bool = False) -> Any:
         _check_events(text)
         loader = _Loader(text)
         try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _check_node(node, {}, set())
-            return loader.construct_document(node)
+            node = _compose(loader)
+            return None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ReadingError(f"{where}{problem}") from error
+        raise _yaml_error(error) from error
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # What the constructors of numbers and dates make of texts that are none.
         raise ReadingError(f"a value cannot be understood: {error}") from error
+
+
+def compose_yaml(text: str) -> Any:
+    """Return the nodes of a YAML text (`yaml.Node`), or None: each value as it was written.
+
+    For what is handed on to another reader, whose rules for plain values are not Python's.
+
+    Args:
+        text: YAML.
+
+    Raises:
+        ReadingError: As `parse_yaml`, but for the values, which are not looked at.
+    """
+    try:
+        _check_events(text)
+        loader = _Loader(text)
+        try:
+            return _compose(loader)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise _yaml_error(error) from error
 
 
 def parse_json(text: str) -> Any:
@@ -140,6 +156,20 @@ def read_json_mapping(
     if not isinstance(loaded, dict):
         raise error_type(f"{path}: expected an object, got {type(loaded).__name__}; {mend}")
     return loaded
+
+
+def _compose(loader: Any) -> Any:
+    """Return the root node, or None; aliases are counted, doubled keys refused."""
+    node = loader.get_single_node()
+    if node is not None:
+        _check_node(node, {}, set())
+    return node
+
+
+def _yaml_error(error: yaml.YAMLError) -> ReadingError:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark is not None else ""
+    return ReadingError(f"{where}{getattr(error, 'problem', None) or 'not YAML'}")
 
 
 def _check_events(text: str) -> None:

@@ -34,6 +34,29 @@ example: python -m lewm_ros.composed planner scene --ros-args -p use_sim_time:=t
   -p planner:checkpoint:=push_t-nano -p planner:autostart:=true -p scene:seed:=3"""
 
 
+def _check_parameters(arguments: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse parameters for a node that is not there: ROS would ignore them without a word.
+
+    Raises:
+        ConfigError: The node is not one of these, or in a namespace, where NODE: is another one.
+    """
+    given = list(zip(arguments, arguments[1:], strict=False))
+    rules = [rule.split(":=")[0] for option, rule in given if option in ("-r", "--remap")]
+    for option, rule in given:
+        name, prefixed, parameter = rule.split(":=")[0].partition(":")
+        if option not in ("-p", "--param") or not prefixed:
+            continue
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+            raise ConfigError(f"{option} {rule}: node {name!r} is not started: {hint}")
+        if "__ns" in rules or f"{name}:__ns" in rules:
+            raise ConfigError(
+                f"{option} {rule}: {name}: means a node without a namespace; give --params-file "
+                f"FILE with /NAMESPACE/{name}: {{ros__parameters: {{{parameter}: VALUE}}}}"
+            )
+
+
 def _chosen(names: Sequence[str]) -> list[str]:
     """Return the nodes asked for, in the order in which they are closed.
 
@@ -67,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         names = _chosen([argument for argument in own if not argument.startswith("-")])
+        _check_parameters(arguments[end:], names)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

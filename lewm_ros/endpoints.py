@@ -28,6 +28,20 @@ def owners(infos: Sequence[Any]) -> str:
     return ", ".join(sorted({owner(info) for info in infos}))
 
 
+def others_than(infos: Sequence[Any], name: str) -> list[Any]:
+    """Return these endpoints without one of a node; a second node of its name is another one.
+
+    Args:
+        infos: Endpoints of a topic.
+        name: Full name of the node.
+    """
+    others = list(infos)
+    own = next((info for info in infos if owner(info) == name), None)
+    if own is not None:
+        others.remove(own)
+    return others
+
+
 def policies(profile: QoSProfile) -> str:
     """Return what decides whether two sides fit: ``reliable, volatile``, and what is unusual."""
     words = [

@@ -14,45 +14,86 @@ from lewm_core.data import load_contract
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import UserError
 from lewm_core.scenes import make_expert
-from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
+from lewm_ros.runtime import end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.expert"):
+    from rclpy.client import Client
     from rclpy.duration import Duration
-    from rclpy.node import Node
+    from rclpy.lifecycle import LifecyclePublisher
+    from rclpy.qos import QoSProfile
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
     from lewm_ros.codecs import ns_to_stamp, stamp_to_ns
     from lewm_ros.command_messages import CommandWriter, message_class
+    from lewm_ros.lifecycle import ManagedNode, autostart
     from lewm_ros.msg import EpisodeEvent
+    from lewm_ros.parameters import Change, Declaration
     from lewm_ros.srv import ResetScene
 
+#: s that a node which falls silent waits for its thread.
+_JOIN_S = 5.0
 
-class ExpertNode(Node):
-    """Node ``expert``: drives a scene by its scripted expert, through topics only.
+DECLARATIONS: tuple[Declaration, ...] = (
+    Declaration("scene", "push_t", "Name of the scene, whose expert drives."),
+    Declaration(
+        "contract", "",
+        "Contract: a YAML file, or the name of one that ships; empty: that of the scene.",
+    ),
+    Declaration("episodes", 10, "Number of episodes.", lowest=1),
+    Declaration("steps", 250, "Control steps of each.", lowest=1),
+    Declaration("seed", 0, "Of the first episode; the next ones count up.", lowest=0),
+    Declaration("episode_prefix", "expert_", "Episodes are called this and their seed."),
+    Declaration(
+        "recorder", "",
+        "Name of the recorder node that is asked to begin and end each episode; empty: none.",
+    ),
+    Declaration("scene_node", "scene", "Name of the scene's node."),
+    Declaration(
+        "partner_timeout", 30.0, "s to wait for scene and recorder.", Change.LIVE, lowest=0.1
+    ),
+    Declaration(
+        "episode_timeout", 600.0, "s of real time for one episode.", Change.LIVE, lowest=0.1
+    ),
+    autostart(True),
+)
+
+
+class ExpertNode(ManagedNode):
+    """Node ``expert``: drives a scene by its scripted expert, through topics only (lifecycle node).
 
     For each episode: asks the recorder to start (``recorder``, unless empty), resets the scene
     with a seed of its own, answers each state message by one command stamped with the state's
     time, announces the end on ``/episode``, and asks the recorder to stop. Ends when the episodes
-    are done.
+    are done. Deactivated within an episode, it ends that one early; activated again, it drives
+    the same episode anew.
 
     example: python -m lewm_ros.expert --ros-args -p episodes:=100 -p recorder:=record_dataset
     """
 
+    label = "the expert"
+    declarations = DECLARATIONS
+
     def __init__(self) -> None:
-        """Declare the parameters and begin.
+        """Declare the parameters; nothing is made before configure.
 
         Raises:
-            UserError: If a parameter or the contract cannot be used.
+            ConfigError: A parameter given at start cannot be used.
         """
         super().__init__("expert")
-        self._settings = _declare_parameters(self)
-        self._contract = load_contract(self._settings["contract"] or self._settings["scene"])
+
+    def configure(self) -> None:
+        """Make the expert and the topics.
+
+        Raises:
+            UserError: The contract cannot be used, or the scene has no expert.
+        """
+        settings = self._settings
+        self._contract = load_contract(settings["contract"] or settings["scene"])
         if not self._contract.states:
             raise UserError(f"contract {self._contract.name} has no state topic: experts need one")
-        self._expert = make_expert(self._settings["scene"], self._settings["seed"])
-        log_parameters(self)
-        state = self._contract.states[0]
+        self._expert = make_expert(settings["scene"], settings["seed"])
+        state, action = self._contract.states[0], self._contract.action
         self._selectors = [FieldSelector.parse(field.selector) for field in state.fields]
         self._writer = CommandWriter(self._contract)
         self._lock = threading.Lock()
@@ -61,31 +102,54 @@ class ExpertNode(Node):
         self._since_ns: int | None = None
         self._ended_ns = 0
         self._sent = 0
+        #: Episodes that are done, and the name of the one that is on.
+        self._done, self._episode = 0, ""
+        self._recording = False
         self._episode_done = threading.Event()
         self._closing = threading.Event()
-        action = self._contract.action
-        self._commands = self.create_publisher(
+        self._commands = self._make_publisher(
             message_class(action.message), action.topic, qos.COMMAND
         )
-        self.create_subscription(
-            message_class(state.message), state.topic, self._on_state, qos.STATE
-        )
-        self.create_subscription(EpisodeEvent, "/episode", self._on_event, qos.EPISODE)
-        self._events = self.create_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
-        self._reset = self.create_client(
-            ResetScene, f"{_full_name(self._settings['scene_node'])}/reset"
-        )
-        recorder = _full_name(self._settings["recorder"] or "none")
-        self._recorder_start = self.create_client(Trigger, f"{recorder}/start_episode")
-        self._recorder_stop = self.create_client(Trigger, f"{recorder}/stop_episode")
+        self._events = self._make_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
+        for kind, topic, callback, profile in (
+            (message_class(state.message), state.topic, self._on_state, qos.STATE),
+            (EpisodeEvent, "/episode", self._on_event, qos.EPISODE),
+        ):
+            subscription = self.create_subscription(kind, topic, callback, profile)
+            self.free_later(self.destroy_subscription, subscription)
+        recorder = _full_name(settings["recorder"] or "none")
+        self._reset = self._make_client(ResetScene, f"{_full_name(settings['scene_node'])}/reset")
+        self._recorder_start = self._make_client(Trigger, f"{recorder}/start_episode")
+        self._recorder_stop = self._make_client(Trigger, f"{recorder}/stop_episode")
+
+    def activate(self) -> None:
+        """Begin to drive, where it was ended."""
+        self._closing.clear()
         self._thread = threading.Thread(target=self._drive, name="episodes", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """End the episodes' thread."""
+    def deactivate(self, reason: str) -> None:
+        """End the episodes' thread, and the episode that is on."""
         self._closing.set()
         self._episode_done.set()
-        self._thread.join(5.0)
+        self._thread.join(_JOIN_S)
+        if self._episode:
+            self._since_ns = None
+            self._announce_end()
+        if self._recording:
+            # Without waiting for an answer: it would come through the executor, which is here.
+            self._recorder_stop.call_async(Trigger.Request())
+            self._recording = False
+
+    def _make_publisher(self, kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
+        publisher = self.create_lifecycle_publisher(kind, topic, profile)
+        self.free_later(self.destroy_lifecycle_publisher, publisher)
+        return publisher
+
+    def _make_client(self, kind: type, name: str) -> Client:
+        client = self.create_client(kind, name)
+        self.free_later(self.destroy_client, client)
+        return client
 
     # In the executor's thread.
 
@@ -105,11 +169,10 @@ class ExpertNode(Node):
         if self._since_ns is None or self._newest is None or self._newest[0] < self._since_ns:
             return
         stamp_ns, truth = self._newest
-        self._newest = None
+        self._newest, self._ended_ns = None, stamp_ns
         if self._sent == self._settings["steps"]:
             # The state after the last command is part of the episode.
             self._since_ns = None
-            self._ended_ns = stamp_ns
             self._episode_done.set()
             return
         self._commands.publish(self._writer.write(self._expert.act(truth), stamp_ns))
@@ -120,13 +183,14 @@ class ExpertNode(Node):
     def _drive(self) -> None:
         try:
             self._wait_for_partners()
-            began = time.monotonic()
-            for number in range(self._settings["episodes"]):
-                self._drive_episode(number)
+            began, first = time.monotonic(), self._done
+            while self._done < self._settings["episodes"]:
+                self._drive_episode(self._done)
                 if self._closing.is_set():
                     return
+                self._done += 1
             seconds = time.monotonic() - began
-            episodes, steps = self._settings["episodes"], self._settings["steps"]
+            episodes, steps = self._done - first, self._settings["steps"]
             self.get_logger().info(
                 f"{episodes} episodes of {steps} steps in {seconds:.1f} s: "
                 f"{episodes * steps / seconds:.0f} control steps per second"
@@ -138,13 +202,17 @@ class ExpertNode(Node):
 
     def _drive_episode(self, number: int) -> None:
         seed = self._settings["seed"] + number
+        self._episode_done.clear()
         if self._settings["recorder"]:
             self._trigger(self._recorder_start)
+            self._recording = True
         name = f"{self._settings['episode_prefix']}{seed:06d}"
         recorder = self._settings["recorder"]
         request = ResetScene.Request(
             seed=seed, episode=name, listeners=[recorder] if recorder else []
         )
+        # From here on it may begin at any moment, and whoever begins it ends it.
+        self._episode, self._seed, self._ended_ns = name, seed, 0
         reply = self._call(self._reset, request)
         if not reply.success:
             raise UserError(f"the scene refuses to reset: {reply.message}")
@@ -153,7 +221,6 @@ class ExpertNode(Node):
         with self._lock:
             self._expert.reset(seed)
             self._sent = 0
-            self._episode_done.clear()
             self._since_ns = self._begins[reply.episode]
             self._act()
         if not self._episode_done.wait(self._settings["episode_timeout"]):
@@ -165,12 +232,18 @@ class ExpertNode(Node):
             return
         # The recorder has every command before it hears of the end.
         self._commands.wait_for_all_acked(Duration(seconds=5.0))
-        event = EpisodeEvent(event=EpisodeEvent.END, episode=reply.episode, seed=seed)
-        event.header.stamp = ns_to_stamp(self._ended_ns)
-        self._events.publish(event)
-        if self._settings["recorder"]:
+        self._announce_end()
+        if self._recording:
             self._trigger(self._recorder_stop)
+            self._recording = False
         self.get_logger().debug(f"episode {reply.episode} is done")
+
+    def _announce_end(self) -> None:
+        event = EpisodeEvent(event=EpisodeEvent.END, episode=self._episode, seed=self._seed)
+        # Before the first command, the episode's begin, if that has been heard of.
+        event.header.stamp = ns_to_stamp(max(self._ended_ns, self._begins.get(self._episode, 0)))
+        self._events.publish(event)
+        self._episode = ""
 
     def _wait_for_partners(self) -> None:
         """Wait until nothing that is sent can miss its receiver.
@@ -237,28 +310,6 @@ class ExpertNode(Node):
 def _full_name(name: str) -> str:
     """Return a node's absolute name; ``lab/scene`` is node ``scene`` in namespace ``lab``."""
     return "/" + name.strip("/")
-
-
-def _declare_parameters(node: Node) -> dict[str, Any]:
-    """Declare all parameters and return their values."""
-    entries = [
-        ("scene", "push_t", "Name of the scene, whose expert drives.", {}),
-        ("contract", "", "Contract: a YAML file, or the name of one that ships; empty: that of the "
-         "scene.", {}),
-        ("episodes", 10, "Number of episodes.", {"minimum": 1}),
-        ("steps", 250, "Control steps of each.", {"minimum": 1}),
-        ("seed", 0, "Of the first episode; the next ones count up.", {"minimum": 0}),
-        ("episode_prefix", "expert_", "Episodes are called this and their seed.", {}),
-        ("recorder", "", "Name of the recorder node that is asked to begin and end each episode; "
-         "empty: none.", {}),
-        ("scene_node", "scene", "Name of the scene's node.", {}),
-        ("partner_timeout", 30.0, "s to wait for scene and recorder.", {"minimum": 0.1}),
-        ("episode_timeout", 600.0, "s of real time for one episode.", {"minimum": 0.1}),
-    ]  # fmt: skip
-    return {
-        name: declare(node, name, default, description, **limits)
-        for name, default, description, limits in entries
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,26 +1,31 @@
 """What the launch files share: their arguments as tables, and the nodes made from them.
 
 An argument left empty is not passed on: then the parameter file decides, and where that is silent
-the node's own default. So an argument typed goes before the file, and the file before a default.
+the node's own default. So an argument typed goes before the file, and the file before a default;
+`lewm_ros.node_settings` sees to it, in the same way for nodes in processes of their own and in one.
 Needs `launch` and `launch_ros`, which come with a ROS installation and not from PyPI.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import yaml
 from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument, Shutdown
+from launch.logging import launch_config
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from lewm_core.errors import ConfigError
 from lewm_core.paths import shared_folder
+from lewm_ros.node_settings import NodeSettings, decided_entries, default_entries
+from lewm_ros.node_settings import full_name as absolute_name
 
 #: Value of the argument ``scene`` for a real robot.
 NO_SCENE = "none"
@@ -67,6 +72,10 @@ COMMON = (
         "DDS's own defaults. A FASTDDS_DEFAULT_PROFILES_FILE of yours goes before it.",
         default="host",
     ),
+    Argument(
+        "composed", "All nodes in one process: smaller, but they share an interpreter and a fate.",
+        bool, "false",
+    ),
 )
 
 USE_SIM_TIME = Argument(
@@ -102,7 +111,7 @@ RECORDER = (
     Argument("out", "Folder of the dataset.", default="data/recording"),
     Argument("extra_topics", "Topics recorded besides the contract's: [/joint_states, /tf].",
              list),
-    Argument("autostart", "Begin an episode at once.", bool),
+    Argument("record_at_start", "Begin an episode at once.", bool),
     Argument("follow_events", "Begin and end episodes by the events on /episode.", bool),
     Argument("episode_prefix", "Of the names of episodes that have none of their own."),
     Argument("storage", "Of the bags.", choices=("mcap", "sqlite3")),
@@ -194,8 +203,7 @@ def has_scene(context: LaunchContext) -> bool:
 
 def full_name(context: LaunchContext, name: str) -> str:
     """Return a node's name with its namespace, without the leading slash."""
-    namespace = value(context, "namespace").strip("/")
-    return f"{namespace}/{name}" if namespace else name
+    return absolute_name(name, _namespace(context)).removeprefix("/")
 
 
 def scene_checkpoint(context: LaunchContext) -> str:
@@ -214,44 +222,51 @@ def example_goal(context: LaunchContext) -> tuple[Path, int] | None:
     return facts.with_suffix(".png"), int(seed)
 
 
-def node(
-    context: LaunchContext,
-    executable: str,
-    explicit: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None = None,
-) -> Node:
-    """Return a node of this package; when it ends, all of the launch ends.
+def processes(context: LaunchContext, nodes: Sequence[NodeSettings]) -> list[Node]:
+    """Return the processes of a launch; when one ends, all of the launch ends.
 
     Args:
         context: With the arguments of `COMMON` declared.
-        executable: Which node; also its name.
-        explicit: Parameters from arguments that were typed: before the parameter file.
-        defaults: Parameters that the parameter file may overrule.
+        nodes: Each gets a process of its own, unless ``composed`` was typed.
 
     Raises:
-        ConfigError: The parameter file is missing.
+        ConfigError: The parameter file cannot be used.
     """
-    layers: list[Any] = []
-    params_file = value(context, "params_file")
-    if params_file:
-        path = Path(params_file).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"params_file {params_file}: no such file")
-        layers.append(str(path))
-    if explicit:
-        layers.append(dict(explicit))
-    # For ROS, what names a node goes before what names all (/**), whichever comes later. As -p,
-    # the defaults are for all and come first; the layers above name the node, since its namespace
-    # is given, and so go before both kinds of entries of the file.
+    # One node alone is the same in either way.
+    if flag(context, "composed") and len(nodes) > 1:
+        return [_process(context, "composed", nodes)]
+    return [_process(context, node.executable, [node]) for node in nodes]
+
+
+def scene_node(context: LaunchContext, defaults: Mapping[str, Any] | None = None) -> NodeSettings:
+    """Return the node of the simulated scene; ``scene`` and `SCENE` must be declared."""
+    explicit = {"scene": value(context, "scene"), **parameters(context, SCENE)}
+    if value(context, "contract"):
+        explicit["contract"] = value(context, "contract")
+    return NodeSettings("scene", explicit, dict(defaults or {}))
+
+
+def _process(context: LaunchContext, executable: str, nodes: Sequence[NodeSettings]) -> Node:
+    namespace = _namespace(context)
     ros_arguments = ["--log-level", value(context, "log_level")]
-    for name, default in (defaults or {}).items():
-        ros_arguments += ["-p", f"{name}:={json.dumps(default)}"]
+    defaults = default_entries(nodes, namespace)
+    if defaults:
+        ros_arguments += ["--params-file", _written(defaults, f"{executable}_defaults_")]
+    params_file = value(context, "params_file")
+    decided = decided_entries(nodes, namespace, params_file)
+    if decided and params_file:
+        # rcl names this file and a line of it if a value cannot be read.
+        decided = f"# Arguments typed, and what they leave of {params_file!r}\n{decided}"
+    composed = len(nodes) > 1
+    names = [node.executable for node in nodes]
     return Node(
         package="lewm_ros",
         executable=executable,
-        name=executable,
-        namespace=value(context, "namespace") or "/",
-        parameters=layers,
+        # In a common process each node has its own name; one given here would be that of all.
+        name=None if composed else executable,
+        namespace=namespace,
+        arguments=names if composed else None,
+        parameters=[_written(decided, f"{executable}_")] if decided else None,
         additional_env={"LEWM_DDS_PROFILE": value(context, "dds_profile")},
         ros_arguments=ros_arguments,
         output="screen",
@@ -263,12 +278,22 @@ def node(
     )
 
 
-def scene_node(context: LaunchContext, defaults: Mapping[str, Any] | None = None) -> Node:
-    """Return the node of the simulated scene; ``scene`` and `SCENE` must be declared."""
-    explicit = {"scene": value(context, "scene"), **parameters(context, SCENE)}
-    if value(context, "contract"):
-        explicit["contract"] = value(context, "contract")
-    return node(context, "scene", explicit, dict(defaults or {}))
+def _namespace(context: LaunchContext) -> str:
+    """Return the nodes' namespace, absolute, below that of a launch file that includes ours."""
+    outer = context.launch_configurations.get("ros_namespace")
+    # None: neither is given.
+    inner = prefix_namespace(outer, value(context, "namespace") or None)
+    return make_namespace_absolute(inner) or "/"
+
+
+def _written(text: str, prefix: str) -> str:
+    """Write a parameter file beside the launch's log, where it can be looked at afterwards."""
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=launch_config.log_dir, prefix=prefix, suffix=".yaml",
+        delete=False,
+    ) as file:  # fmt: skip
+        file.write(text)
+    return file.name
 
 
 def _convert(name: str, text: str, kind: type) -> Any:

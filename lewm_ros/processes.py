@@ -6,9 +6,11 @@ robot: one process a node, real DDS between them.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,15 +23,31 @@ from lewm_core.errors import UserError
 
 #: Domains 1 to 100 avoid the ephemeral ports of Linux (ROS 2 documentation, "The ROS_DOMAIN_ID").
 _DOMAINS = range(1, 101)
+#: UDP ports of RTPS (DDSI-RTPS 2.5, section 9.6.2): where the first participant of domain 0 hears
+#: of others, and from one domain to the next.
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7410, 250
+
+
+def domain_in_use(domain: int) -> bool:
+    """Return whether a process of this machine takes part in a ROS domain."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", _FIRST_PORT + _PORTS_PER_DOMAIN * domain))
+        except OSError:
+            return True
+    return False
 
 
 def isolated_environment(domain: int | None = None) -> dict[str, str]:
     """Return this environment with a ROS graph of its own: no robot nearby can hear it.
 
     Args:
-        domain: ``ROS_DOMAIN_ID``; default a random one.
+        domain: ``ROS_DOMAIN_ID``; default a random one that no process here takes part in.
     """
-    chosen = random.SystemRandom().choice(_DOMAINS) if domain is None else domain
+    chosen = domain
+    if chosen is None:
+        domains = random.SystemRandom().sample(_DOMAINS, len(_DOMAINS))
+        chosen = next(itertools.filterfalse(domain_in_use, domains), domains[0])
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(chosen)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

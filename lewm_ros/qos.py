@@ -7,6 +7,7 @@ the least that serves them.
 
 from __future__ import annotations
 
+from rclpy.duration import Duration
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -62,6 +63,20 @@ DIAGNOSTICS = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 10
 
 #: ``/clock``: a subscriber needs the newest time only (rclpy asks for best effort).
 CLOCK_PUBLISHER = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
+
+
+def command_with_lifespan(seconds: float) -> QoSProfile:
+    """Return `COMMAND` for a publisher that takes back what is not delivered by then.
+
+    After a cut the network would otherwise deliver what a robot without stamps takes for new. A
+    subscriber keeps what it has, however long it is busy (`docs/safety.md`).
+
+    Args:
+        seconds: After which nobody obeys a command any more, by the system's clock.
+    """
+    profile = _profile(COMMAND.reliability, COMMAND.durability, COMMAND.depth)
+    profile.lifespan = Duration(nanoseconds=round(seconds * 1e9))
+    return profile
 
 
 def matching(offered: list[QoSProfile], depth: int) -> QoSProfile:

@@ -32,3 +32,18 @@ def diagnostics(
             values[f"{topic} {key}"] = str(getattr(counters, key))
     status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticArray(status=[status])
+
+
+def idle_diagnostics(node: str, reason: str) -> DiagnosticArray:
+    """Return the diagnostics of a recorder that is not active, without a stamp.
+
+    Args:
+        node: Name of the node.
+        reason: Why it is not active.
+    """
+    failed = "failed" in reason or "refused" in reason
+    level = DiagnosticStatus.ERROR if failed else DiagnosticStatus.OK
+    status = DiagnosticStatus(
+        name=f"{node}: recording", hardware_id="", level=level, message=reason
+    )
+    return DiagnosticArray(status=[status])

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm_core.errors import ContractError
+from lewm_ros.positions import MeasuredPositions
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,11 @@ class CommandGuard:
         hold: ``A`` values of the hold command, each a number or "last".
         control_period_s: Seconds between two commands; the rate limit never allows more change
             at once than in one such period, however long the last command is ago.
+        positions: Where the robot stands before the first command; needed where a hold is "last".
 
     Raises:
         ContractError: The limits are not finite, do not enclose the hold command, or differ in
-            length.
+            length; or a hold is "last" and there are no positions.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class CommandGuard:
         rate_limit: ArrayLike,
         hold: Sequence[float | str],
         control_period_s: float,
+        positions: MeasuredPositions | None = None,
     ) -> None:
         self._lower = np.asarray(lower, dtype=np.float64)
         self._upper = np.asarray(upper, dtype=np.float64)
         self._rate_limit = np.asarray(rate_limit, dtype=np.float64)
         self._hold = tuple(hold)
         self._period_s = float(control_period_s)
+        self._positions = positions
         self._check_limits()
         self.active = False
         self.counters = GuardCounters()
@@ -126,6 +130,19 @@ class CommandGuard:
         self._last_values = None
         self._last_ns = None
 
+    def why_no_start(self, now_ns: int) -> tuple[str, str]:
+        """Why no first position can be commanded, and the topic that lacks; empty if one can.
+
+        Args:
+            now_ns: ROS time.
+        """
+        if HOLD_LAST not in self._hold or self._last_values is not None:
+            return "", ""
+        topic, problem = self._positions.missing(now_ns)
+        if problem:
+            return problem, topic
+        return self._positions.outside(self._rate_limit * self._period_s), ""
+
     def check(
         self, values: ArrayLike | None, now_ns: int, deadline_ns: int | None = None,
         reason: str = "",
@@ -150,8 +167,7 @@ class CommandGuard:
         if not np.array_equal(slowed, safe):
             self.counters.slowed += 1
         self.counters.passed += 1
-        rest = self._hold_values()
-        self.moving = rest is not None and bool(np.any(np.abs(slowed - rest) > self._moves))
+        self.moving = bool(np.any(np.abs(slowed - self._rest()) > self._moves))
         self._remember(slowed, now_ns)
         return SafeCommand(slowed, hold=False, reason="")
 
@@ -187,28 +203,30 @@ class CommandGuard:
             return f"the clock went back by {late_s:.2f} s"
         if deadline_ns is not None and now_ns > deadline_ns:
             return f"the command is {(now_ns - deadline_ns) * 1e-9:.2f} s past its deadline"
-        return ""
+        return self.why_no_start(now_ns)[0]
 
     def _scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        rest = self._hold_values()
-        if self._speed_scale == 1.0 or rest is None:
-            # Of a first position nobody here knows how far it is from where the robot stands.
+        if self._speed_scale == 1.0:
             return values
-        # Between two points inside the limits, so inside them too.
-        return rest + self._speed_scale * (values - rest)
+        rest = self._rest()
+        # A robot may stand a little outside its limits.
+        return np.clip(rest + self._speed_scale * (values - rest), self._lower, self._upper)
 
     def _slow(self, values: NDArray[np.float64], now_ns: int) -> NDArray[np.float64]:
-        start = self._last_values
-        if start is None:
-            start = self._hold_values()
-        if start is None:
-            # Positions, and none was commanded yet: nobody here knows where the robot stands.
-            return values
+        start = self._rest() if self._last_values is None else self._last_values
         elapsed_s = self._period_s
         if self._last_ns is not None:
             elapsed_s = min(elapsed_s, (now_ns - self._last_ns) * 1e-9)
         step = self._rate_limit * elapsed_s
         return np.clip(values, start - step, start + step)
+
+    def _rest(self) -> NDArray[np.float64]:
+        """The hold command; of positions of which none was commanded yet, where the robot stands.
+
+        For a command that is checked: then the robot has told where it stands.
+        """
+        values = self._hold_values()
+        return self._positions.values() if values is None else values
 
     def _hold_values(self) -> NDArray[np.float64] | None:
         if HOLD_LAST in self._hold and self._last_values is None:
@@ -248,6 +266,10 @@ class CommandGuard:
                     f"hold {value} of action {index} is outside its limits "
                     f"{self._lower[index]} to {self._upper[index]}"
                 )
+        if HOLD_LAST in self._hold and self._positions is None:
+            raise ContractError(
+                "a position that holds at 'last' needs a measurement of where it stands"
+            )
 
 
 class StopLatch:

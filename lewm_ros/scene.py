@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,22 @@ from lewm_core.data import Contract, load_contract
 from lewm_core.data.contract import Camera
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import ConfigError, UserError
-from lewm_ros.runtime import declare, end_node, log_parameters, ros_imports, run_node
+from lewm_ros.runtime import end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.scene"):
     from rclpy.duration import Duration
-    from rclpy.node import Node
+    from rclpy.lifecycle import LifecyclePublisher
+    from rclpy.qos import QoSProfile
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import CompressedImage
 
     from lewm_ros import qos
     from lewm_ros.codecs import ImageFiller, encode_compressed, ns_to_stamp, stamp_to_ns
     from lewm_ros.command_messages import message_class
+    from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop, SceneTiming
+    from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop
+    from lewm_ros.scene_parameters import DECLARATIONS, scene_timing
     from lewm_ros.srv import ResetScene
 
 #: A subscriber that is stopped or stuck must not stop the scene.
@@ -34,12 +37,9 @@ _SETTLE_TIMEOUT = Duration(seconds=2.0)
 #: A reset waits this long (s of real time) for the subscriptions of those who must hear it all.
 _LISTENERS_TIMEOUT_S = 10.0
 
-#: A reset skips this many times the contract's max_gap in simulated time.
-_RESET_GAPS = 1.5
 
-
-class SceneNode(Node):
-    """Node ``scene``: a MuJoCo scene as a camera and a robot.
+class SceneNode(ManagedNode):
+    """Node ``scene``: a MuJoCo scene as a camera and a robot (lifecycle node).
 
     Publishes the contract's camera topics, its state topic at the control rate, ``/clock`` and
     ``/episode``; subscribes the contract's action topic and holds when commands are older than
@@ -47,31 +47,58 @@ class SceneNode(Node):
 
     Time is simulated and begins at 1 s (``publish_clock:=false``: the system's time). A command
     without a stamp (zero) counts as sent when it came. A reset skips 1.5 times the contract's
-    ``max_gap``, so that bags recorded across it fall into two episodes.
+    ``max_gap``, so that bags recorded across it fall into two episodes. Deactivated, time stands
+    still; activated again, it goes on with a new episode.
 
     example: python -m lewm_ros.scene --ros-args -p camera_rate:=30.0
     """
 
+    label = "the scene"
+    declarations = DECLARATIONS
+
     def __init__(self) -> None:
-        """Declare the parameters and start the scene.
+        """Declare the parameters; nothing is made before configure.
 
         Raises:
-            UserError: If a parameter, the contract or the scene cannot be used.
+            ConfigError: A parameter given at start cannot be used.
         """
         super().__init__("scene")
-        parameters = _declare_parameters(self)
-        self._contract = load_contract(parameters["contract"] or parameters["scene"])
-        self._timing = _timing(parameters, self._contract)
-        _check_clock(self, parameters)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse what would stamp a scene with two times.
+
+        Raises:
+            ConfigError: Naming the parameters.
+        """
+        if not settings["publish_clock"] and (
+            settings["lock_step"] or settings["real_time_factor"] != 1.0
+        ):
+            raise ConfigError(
+                "publish_clock:=false needs lock_step:=false and real_time_factor:=1.0, since the "
+                "system's time goes on at its own speed"
+            )
+
+    def configure(self) -> None:
+        """Make the scene and the topics.
+
+        Raises:
+            UserError: The contract or the scene cannot be used.
+        """
+        settings = self._settings
+        if self.get_parameter("use_sim_time").value and settings["publish_clock"]:
+            # Harmless (launch files set it for every node), but the scene is the clock.
+            self.get_logger().debug("use_sim_time is ignored: this node publishes the clock")
+        self._contract = load_contract(settings["contract"] or settings["scene"])
+        self._timing = scene_timing(settings, self._contract)
         self._write_state = _state_writer(self._contract)
-        self._make_publishers(parameters)
+        self._make_publishers(settings)
         action = self._contract.action
         self._selectors = [FieldSelector.parse(field.selector) for field in action.fields]
         lower, upper, _, hold = self._contract.action_limits()
-        cameras = [_resized(camera, parameters) for camera in self._contract.cameras]
-        seed = parameters["seed"]
+        cameras = [_resized(camera, settings) for camera in self._contract.cameras]
+        seed = settings["seed"]
         self._loop = SceneLoop(
-            lambda: _make_physics(parameters["scene"]),
+            lambda: _make_physics(settings["scene"]),
             self._timing,
             self,
             cameras,
@@ -79,27 +106,44 @@ class SceneNode(Node):
             None if seed < 0 else seed,
             lambda error: end_node(1, error),
         )
-        log_parameters(self)
-        pictures = ", ".join(
+        self._loop.start()
+        self.free_later(self._loop.stop)
+        commands = self.create_subscription(
+            message_class(action.message), action.topic, self._on_command, qos.COMMAND
+        )
+        self.free_later(self.destroy_subscription, commands)
+        reset = self.create_service(ResetScene, "~/reset", self._on_reset)
+        self.free_later(self.destroy_service, reset)
+        self._pictures = ", ".join(
             f"{camera.topic} {camera.size[0]}x{camera.size[1]}" for camera in cameras
         )
         if cameras != list(self._contract.cameras):
             width, height = self._contract.camera.size
             self.get_logger().warning(
-                f"pictures are {pictures}, the contract says {width}x{height}"
+                f"pictures are {self._pictures}, the contract says {width}x{height}"
             )
-        self._loop.start()
-        self.create_subscription(
-            message_class(action.message), action.topic, self._on_command, qos.COMMAND
-        )
-        self.create_service(ResetScene, "~/reset", self._on_reset)
+
+    def activate(self) -> None:
+        """Begin an episode.
+
+        Raises:
+            UserError: The scene cannot be reset.
+        """
+        self._loop.resume()
         self.get_logger().info(
-            f"scene {parameters['scene']} is running: {pictures}, commands on {action.topic}"
+            f"scene {self._settings['scene']} is running: {self._pictures}, commands on "
+            f"{self._contract.action.topic}"
         )
 
-    def close(self) -> None:
-        """End the scene's thread and free the renderer."""
-        self._loop.stop()
+    def deactivate(self, reason: str) -> None:
+        """End the episode, and let time stand still."""
+        if not self._loop.pause():
+            self.get_logger().warning("the scene's thread does not answer: is a subscriber stuck?")
+
+    def apply_changes(self, names: set[str]) -> None:
+        """Go on with another timing."""
+        self._timing = scene_timing(self._settings, self._contract)
+        self._loop.change_timing(self._timing)
 
     # What the loop tells (`lewm_ros.scene_loop.SceneOutput`), in the loop's thread.
 
@@ -145,11 +189,16 @@ class SceneNode(Node):
     # What comes in, in the executor's thread.
 
     def _make_publishers(self, parameters: dict[str, Any]) -> None:
+        def make(kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
+            publisher = self.create_lifecycle_publisher(kind, topic, profile)
+            self.free_later(self.destroy_lifecycle_publisher, publisher)
+            return publisher
+
         profiles = {"reliable": qos.CAMERA_PUBLISHER, "sensor_data": qos.CAMERA_SENSOR_DATA}
         self._camera_publishers, self._fillers = {}, {}
         for camera in self._contract.cameras:
             camera_class = message_class(camera.message)
-            self._camera_publishers[camera.name] = self.create_publisher(
+            self._camera_publishers[camera.name] = make(
                 camera_class, camera.topic, profiles[parameters["camera_qos"]]
             )
             # None: compressed.
@@ -160,20 +209,20 @@ class SceneNode(Node):
             )
         states = self._contract.states
         self._state_publisher = (
-            self.create_publisher(message_class(states[0].message), states[0].topic, qos.STATE)
+            make(message_class(states[0].message), states[0].topic, qos.STATE)
             if states
             else None
         )
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
+            make(Clock, "/clock", qos.CLOCK_PUBLISHER)
             if parameters["publish_clock"]
             else None
         )
-        self._episode_publisher = self.create_publisher(
-            EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER
-        )
+        self._episode_publisher = make(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
 
     def _on_command(self, message: Any) -> None:
+        if not self._active:
+            return
         now_ns = self._loop.time_ns
         stamp_ns = now_ns
         if self._contract.action.clock == "header":
@@ -201,6 +250,9 @@ class SceneNode(Node):
     def _on_reset(
         self, request: ResetScene.Request, response: ResetScene.Response
     ) -> ResetScene.Response:
+        if not self._active:
+            response.message = "the scene is not active: configure and activate it first"
+            return response
         deaf = self._wait_for_listeners(request.listeners)
         if deaf:
             response.message = deaf
@@ -241,80 +293,12 @@ class SceneNode(Node):
         return name.strip("/") in known and publisher.get_subscription_count() >= len(entries)
 
 
-def _declare_parameters(node: Node) -> dict[str, Any]:
-    """Declare all parameters and return their values."""
-    entries = [
-        ("scene", "push_t", "Name of the scene.", {}),
-        ("contract", "", "Contract: a YAML file, or the name of one that ships; empty: that of the "
-         "scene.", {}),
-        ("image_width", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
-        ("image_height", 0, "px; 0: the contract's.", {"minimum": 0, "maximum": 4096}),
-        ("camera_rate", 0.0, "Hz of scene time; 0: the control rate.",
-         {"minimum": 0.0, "maximum": 1000.0}),
-        ("camera_qos", "reliable", "Of the camera topic; reliable serves sensor-data subscribers "
-         "too.", {"choices": ("reliable", "sensor_data")}),
-        ("encoding", "rgb8", "Of the pictures.",
-         {"choices": ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")}),
-        ("control_rate", 0.0, "Hz of scene time; 0: the contract's.",
-         {"minimum": 0.0, "maximum": 1000.0}),
-        ("real_time_factor", 1.0, "Simulated seconds per second; 0: as fast as possible.",
-         {"minimum": 0.0, "maximum": 1000.0}),
-        ("lock_step", False, "Let time stand still until a command stamped at this control tick "
-         "or later is there.", {}),
-        ("lock_step_timeout", 1.0, "s of real time after which a tick goes on, holding.",
-         {"minimum": 0.01, "maximum": 3600.0}),
-        ("publish_clock", True, "Publish /clock; false: stamp with the system's time.", {}),
-        ("clock_every_step", True, "Publish /clock at each physics step (100 Hz of scene time); "
-         "otherwise, and always in lock step, at each control tick.", {}),
-        ("seed", -1, "Of the first reset; -1: drawn.", {"minimum": -1}),
-    ]  # fmt: skip
-    return {
-        name: declare(node, name, default, description, **limits)
-        for name, default, description, limits in entries
-    }
-
-
 def _resized(camera: Camera, parameters: dict[str, Any]) -> Camera:
     """Return a camera with the size that the parameters ask for."""
     width, height = camera.size
     size = (parameters["image_width"] or width, parameters["image_height"] or height)
     # The crop is for whoever reads the pictures.
     return camera.model_copy(update={"size": size})
-
-
-def _timing(parameters: dict[str, Any], contract: Contract) -> SceneTiming:
-    control_rate = parameters["control_rate"] or contract.control_rate
-    control_period_ns = round(NS_PER_S / control_rate)
-    gap_ticks = int(_RESET_GAPS * contract.max_gap * control_rate) + 1
-    return SceneTiming(
-        control_period_ns=control_period_ns,
-        picture_period_ns=round(NS_PER_S / (parameters["camera_rate"] or control_rate)),
-        command_timeout_ns=round(contract.action.timeout * NS_PER_S),
-        reset_gap_ns=gap_ticks * control_period_ns,
-        real_time_factor=parameters["real_time_factor"],
-        lock_step=parameters["lock_step"],
-        lock_step_timeout_s=parameters["lock_step_timeout"],
-        clock_every_step=parameters["clock_every_step"] and not parameters["lock_step"],
-        wall_time=not parameters["publish_clock"],
-    )
-
-
-def _check_clock(node: Node, parameters: dict[str, Any]) -> None:
-    """Refuse what would stamp a scene with two times.
-
-    Raises:
-        ConfigError: Naming the parameters.
-    """
-    if node.get_parameter("use_sim_time").value and parameters["publish_clock"]:
-        # Harmless (launch files set it for every node), but the scene is the clock.
-        node.get_logger().debug("use_sim_time is ignored: this node publishes the clock")
-    if not parameters["publish_clock"] and (
-        parameters["lock_step"] or parameters["real_time_factor"] != 1.0
-    ):
-        raise ConfigError(
-            "publish_clock:=false needs lock_step:=false and real_time_factor:=1.0, since the "
-            "system's time goes on at its own speed"
-        )
 
 
 def _make_physics(name: str) -> Any:

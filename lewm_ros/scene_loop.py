@@ -8,6 +8,8 @@ One control tick at simulated time t:
     picture (if due) and state of time t are published, then the clock t
     lock step: time stands still until a command stamped >= t is there
     control_period / physics_period physics steps; between them the clock, and pictures when due
+
+Before `SceneLoop.resume` and after `SceneLoop.pause` time stands still and nothing comes out.
 """
 
 from __future__ import annotations
@@ -166,7 +168,7 @@ class SceneLoop:
         seed: int | None,
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Prepare; `start` begins.
+        """Prepare; `start` makes the scene, `resume` lets time go on.
 
         Args:
             make_physics: Called in the loop's thread.
@@ -174,7 +176,7 @@ class SceneLoop:
             output: Where results go.
             cameras: Of the contract; each gives a picture of its size, all at the same times.
             limits: Lower (A,), upper (A,) and hold values of the action.
-            seed: Of the first reset; None draws one.
+            seed: Of the reset at the first `resume`; None draws one.
             on_error: Called when the loop ends by an error.
         """
         self.inbox = CommandInbox()
@@ -183,11 +185,16 @@ class SceneLoop:
         self._output = output
         self._cameras = cameras
         self._lower, self._upper, self._hold = limits
-        self._first = ResetRequest(seed=seed)
+        self._next_begin = ResetRequest(seed=seed)
         self._on_error = on_error
+        self._new_timing: SceneTiming | None = None
         self._requests: queue.SimpleQueue[ResetRequest] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._ready = threading.Event()
+        # Whether time is to go on, and whether it stands still.
+        self._running = threading.Event()
+        self._paused = threading.Event()
+        self._paused.set()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._time_ns = NS_PER_S
@@ -198,7 +205,6 @@ class SceneLoop:
         self._applied = np.zeros_like(self._lower)
         self._anchor = (0.0, 0)
         self._late_warned = False
-        self._unpaced = timing.lock_step or not 0.0 < timing.real_time_factor <= 1.0
         self._ticks = 0
         pictures = _BYTES_ON_THE_WAY // sum(
             3 * camera.size[0] * camera.size[1] for camera in cameras
@@ -207,7 +213,7 @@ class SceneLoop:
         self.held_steps = 0
 
     def start(self) -> None:
-        """Make the scene and begin.
+        """Make the scene, in the thread that will render it.
 
         Raises:
             UserError: If the scene or the timing cannot be used.
@@ -217,9 +223,37 @@ class SceneLoop:
         if self._error is not None:
             raise self._error
 
+    def resume(self, timeout_s: float = 10.0) -> None:
+        """Begin an episode, and let time go on.
+
+        Raises:
+            UserError: If the scene cannot be reset; time stands still then.
+        """
+        begin = self._next_begin
+        self._paused.clear()
+        self._running.set()
+        if not begin.done.wait(timeout_s):
+            begin.error = UserError(f"the scene did not begin within {timeout_s:g} s")
+        if begin.error is not None:
+            self.pause()
+            raise begin.error
+        # The scene's own random stream goes on.
+        self._next_begin = ResetRequest()
+
+    def pause(self, timeout_s: float = 5.0) -> bool:
+        """End the episode, and let time stand still; return whether it does."""
+        self._running.clear()
+        self.inbox.wake()
+        return self._paused.wait(timeout_s)
+
+    def change_timing(self, timing: SceneTiming) -> None:
+        """Go on like this from the next control tick; ``control_period_ns`` must stay."""
+        self._new_timing = timing
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the loop and free the scene."""
         self._stop.set()
+        self._running.set()
         self.inbox.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -246,11 +280,10 @@ class SceneLoop:
             self._physics = self._make_physics()
             try:
                 self._steps = self._steps_per_tick()
-                self._begin(self._first)
                 self._ready.set()
-                while not self._stop.is_set():
-                    self._tick()
-                self._end_episode()
+                while self._running.wait() and not self._stop.is_set():
+                    self._run_until_paused()
+                    self._paused.set()
             finally:
                 self._physics.close()
         except Exception as error:
@@ -258,6 +291,16 @@ class SceneLoop:
             if self._ready.is_set():
                 self._on_error(error)
         self._ready.set()
+        self._paused.set()
+
+    def _run_until_paused(self) -> None:
+        if not self._begin(self._next_begin):
+            self._running.clear()
+            return
+        while self._running.is_set() and not self._stop.is_set():
+            self._tick()
+        self._end_episode()
+        self._episode = ""
 
     def _steps_per_tick(self) -> int:
         self._step_s = self._physics.physics_step_s
@@ -270,16 +313,14 @@ class SceneLoop:
             )
         return round(steps)
 
-    def _begin(self, request: ResetRequest) -> None:
-        """Reset, end the old episode and begin a new one."""
+    def _begin(self, request: ResetRequest) -> bool:
+        """Reset, end the old episode and begin a new one; return whether it could be done."""
         try:
             self._physics.reset(seed=request.seed, state=request.state)
         except (UserError, ValueError) as error:
             request.error = error
             request.done.set()
-            if request is self._first:
-                raise
-            return
+            return False
         if self._episode:
             self._end_episode()
         self.inbox.clear()
@@ -295,15 +336,29 @@ class SceneLoop:
         request.truth = self._physics.ground_truth()
         request.episode = self._episode
         request.done.set()
+        return True
 
     def _end_episode(self) -> None:
         self._output.settle()
         self._output.episode(self._time_ns, False, self._episode, self._seed)
 
     def _interrupted(self) -> bool:
-        return self._stop.is_set() or not self._requests.empty()
+        return (
+            self._stop.is_set() or not self._running.is_set() or not self._requests.empty()
+        )
+
+    def _take_new_timing(self) -> None:
+        timing, self._new_timing = self._new_timing, None
+        if timing is None:
+            return
+        self._timing = timing
+        self._next_picture_ns = min(
+            self._next_picture_ns, self._time_ns + timing.picture_period_ns
+        )
+        self._anchor_now()
 
     def _tick(self) -> None:
+        self._take_new_timing()
         timing, output = self._timing, self._output
         if not self._requests.empty():
             self._begin(self._requests.get())
@@ -313,7 +368,8 @@ class SceneLoop:
         output.state(now, self._physics.ground_truth())
         output.clock(now)
         self._ticks += 1
-        if self._unpaced and self._ticks % self._settle_every == 0:
+        unpaced = timing.lock_step or not 0.0 < timing.real_time_factor <= 1.0
+        if unpaced and self._ticks % self._settle_every == 0:
             output.settle()
         commanded = True
         if timing.lock_step:

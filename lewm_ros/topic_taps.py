@@ -97,6 +97,12 @@ class TopicTap:
         offered = fitting[0].qos_profile
         self.offered = make_qos(offered.reliability, offered.durability)
 
+    def disconnect(self) -> None:
+        """Subscribe no more."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = self._asked = None
+
     def drain(self) -> list[bytes]:
         """Return the messages that have arrived but were not handed on yet, oldest first."""
         taken: list[bytes] = []

@@ -285,31 +285,30 @@ def _make_parameters(rng: random.Random, _: Path, folder: Path) -> None:
 
 
 def _load_parameters(folder: Path) -> None:
+    from rcl_interfaces.msg import SetParametersResult
     from rclpy.node import Node
     from rclpy.parameter import Parameter
 
-    from lewm_ros.planner.parameters import (
-        as_declared,
-        check_changes,
-        declare_parameters,
-        read_parameters,
-    )
+    from lewm_ros.parameters import as_declared, declare_parameters, why_refused
+    from lewm_ros.planner.parameters import DECLARATIONS, read_settings
+
+    def check(changes: list[Parameter]) -> SetParametersResult:
+        reason = why_refused(DECLARATIONS, changes, "the planner", configured=True, active=True)
+        return SetParametersResult(successful=not reason, reason=reason)
 
     values = json.loads((folder / "values.json").read_text())
     given = [Parameter(name, value=value) for name, value in values.items()]
     node = Node("parameters", parameter_overrides=given, enable_rosout=False,
                 start_parameter_services=False)  # fmt: skip
     try:
-        declare_parameters(node)
-        settings = read_parameters(node)
+        declare_parameters(node, DECLARATIONS)
+        settings = read_settings(node)
         for name in ("replan_rate", "goal_tolerance", "goal_tolerance_factor", "clock_timeout",
                      "status_rate"):  # fmt: skip
             value = getattr(settings, name)
             if not math.isfinite(value) or value < 0.0:
                 raise AssertionError(f"parameter {name} is {value}")
-        node.add_on_set_parameters_callback(
-            lambda changes: check_changes(changes, lambda: True, lambda: True)
-        )
+        node.add_on_set_parameters_callback(check)
         changes, problem = as_declared(node, given)
         answers = [answer.reason for answer in node.set_parameters(changes)]
         for reason in (problem, *answers):

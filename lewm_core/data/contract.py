@@ -106,6 +106,8 @@ class ActionField(_Strict):
         rate_limit: Largest change per second, in ``unit``/s.
         hold: The value that stops the robot, or ``last`` to repeat the last command (right for
             position commands only).
+        measured: Name of the state field that tells where the axis stands, for ``hold: last``: the
+            first command begins there. None: the planner commands nothing for such a field.
     """
 
     name: Name
@@ -115,6 +117,7 @@ class ActionField(_Strict):
     upper: Finite
     rate_limit: Positive
     hold: Literal["last"] | Finite
+    measured: Name | None = None
 
     @field_validator("selector")
     @classmethod
@@ -138,6 +141,8 @@ class ActionField(_Strict):
             raise ValueError(
                 f"hold {self.hold:g} is outside the limits {self.lower:g} to {self.upper:g}"
             )
+        if self.measured is not None and self.hold != "last":
+            raise ValueError("measured is for a field with hold: last; leave it out")
         return self
 
 
@@ -312,6 +317,7 @@ class Contract(_Strict):
         _check_unique("action selectors", [field.selector for field in self.action.fields])
         _check_unique("state fields", self.state_names)
         _check_unique("topics", self.topics())
+        self._check_measured()
         if self.action.timeout < self.control_period:
             raise ValueError(
                 f"action.timeout {self.action.timeout:g} s is under one control period "
@@ -323,6 +329,22 @@ class Contract(_Strict):
                 f"({2.0 * self.control_period:g} s): every late message would end an episode"
             )
         return self
+
+    def _check_measured(self) -> None:
+        units = dict(zip(self.state_names, self.state_units, strict=True))
+        for field in self.action.fields:
+            if field.measured is None:
+                continue
+            if field.measured not in units:
+                raise ValueError(
+                    f"action field {field.name}: measured names no state field "
+                    f"{field.measured!r}; {suggestion(field.measured, units)}"
+                )
+            if units[field.measured] != field.unit:
+                raise ValueError(
+                    f"action field {field.name} is in {field.unit}, but {field.measured}, where it "
+                    f"is measured, in {units[field.measured]}; let the units agree"
+                )
 
     @property
     def control_period(self) -> float:
@@ -374,6 +396,39 @@ class Contract(_Strict):
         """Return the contract with these cameras only, in this order; see `select_cameras`."""
         return self.model_copy(update={"cameras": self.select_cameras(names)})
 
+    def measured_as(self, other: Contract) -> Contract:
+        """Return the contract with what ``other`` says of where the axes are measured.
+
+        It may be added after the training: nothing that was learnt depends on it. A state that
+        only ``other`` has comes along, and is not given to a model.
+        """
+        theirs = {field.name: field.measured for field in other.action.fields}
+        fields = tuple(
+            field.model_copy(update={"measured": theirs.get(field.name) or field.measured})
+            for field in self.action.fields
+        )
+        known = {state.name for state in self.states}
+        added = tuple(
+            state.model_copy(
+                update={
+                    "fields": tuple(
+                        field.model_copy(update={"proprioceptive": False})
+                        for field in state.fields
+                    )
+                }
+            )
+            for state in other.states
+            if state.name not in known
+            and any(field.name in theirs.values() for field in state.fields)
+        )
+        values = self.model_copy(
+            update={
+                "action": self.action.model_copy(update={"fields": fields}),
+                "states": (*self.states, *added),
+            }
+        )
+        return Contract.from_dict(values.to_dict(), f"contract {self.name!r}")
+
     def topics(self) -> list[str]:
         """Return all topics of the contract: cameras, action, executed action, states."""
         executed = self.action.executed
@@ -410,7 +465,12 @@ class Contract(_Strict):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as plain lists, strings and numbers, for YAML and JSON."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        for field in values["action"]["fields"]:
+            # Contracts without it stay readable for releases that do not know it.
+            if field["measured"] is None:
+                del field["measured"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "contract") -> Contract:
@@ -464,8 +524,9 @@ def contract_differences(
     """Return one line per key in which two contracts differ; empty when they agree.
 
     The names and descriptions of the contracts are for people and do not count, nor does what is
-    called proprioceptive: it says how recordings may be used, and may be added to them later. A
-    line reads ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
+    called proprioceptive and where positions are measured: that says how recordings and models may
+    be used, and may be added to them later. A line reads
+    ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
 
     Args:
         first: A contract.
@@ -478,6 +539,8 @@ def contract_differences(
         del values["description"], values["name"]
         if recordings:
             del values["action"]["source"]
+        for field in values["action"]["fields"]:
+            field.pop("measured", None)
         for state in values["states"]:
             for field in state["fields"]:
                 del field["proprioceptive"]

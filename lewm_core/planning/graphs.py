@@ -106,7 +106,7 @@ class GraphedRun:
     Args:
         solver: Whose stages these are.
         problem: One of these shapes, copied.
-        make_capture: Of the solver; see `GpuCapture`.
+        make_capture: Of the solver and the problem's device; see `GpuCapture`.
 
     Attributes:
         state: Of the plan that was begun last.
@@ -116,7 +116,7 @@ class GraphedRun:
         self,
         solver: Staged,
         problem: Problem,
-        make_capture: Callable[[Staged], Capture],
+        make_capture: Callable[[Staged, torch.device], Capture],
     ) -> None:
         self._problem = Problem(
             **{
@@ -126,7 +126,7 @@ class GraphedRun:
             }
         )
         with solver.kept_randomness():
-            capture = make_capture(solver)
+            capture = make_capture(solver, problem.history.device)
             self._begin, self.state = capture(lambda: solver.begin(self._problem))
             rounds: dict[Hashable, Callable[[], object]] = {}
             for number in range(solver.rounds):
@@ -157,26 +157,45 @@ class GraphedRun:
 
 
 class GpuCapture:
-    """Captures stages as CUDA graphs that share their memory, for replay in the same order."""
+    """Captures stages as CUDA graphs that share their memory, for replay in the same order.
 
-    def __init__(self, solver: Staged) -> None:
-        self._solver = solver
+    Args:
+        solver: Whose stages they are, for its generator.
+        device: Where they run. Streams are made there, whichever device is the current one.
+    """
+
+    def __init__(self, solver: Staged, device: torch.device) -> None:
+        self._solver, self._device = solver, device
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, stage: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
         """Run a stage beside the current stream first, so that libraries make what they need."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                stage()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        if self._solver.generator is not None:
-            graph.register_generator_state(self._solver.generator)
-        # Other threads may encode pictures meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = stage()
-        # A capture computes nothing; the next stage is tried on what this one makes.
-        graph.replay()
+        with torch.cuda.device(self._device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    stage()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            inference = torch.is_inference_mode_enabled()
+            # Generators keep their seed for graphs in a tensor made at the first capture. If that
+            # is in inference mode, some releases of torch fail every graph that is replayed
+            # outside it (pytorch issue 166792): Adam's, and other people's. Stages themselves
+            # stay in the mode they are in.
+            with torch.inference_mode(False):
+                if self._solver.generator is not None:
+                    graph.register_generator_state(self._solver.generator)
+                # Other threads may encode pictures meanwhile. The stream that torch would take is
+                # of the device that was captured on first.
+                with (
+                    torch.cuda.graph(
+                        graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+                    ),
+                    torch.inference_mode(inference),
+                    torch.no_grad(),
+                ):
+                    result = stage()
+            # A capture computes nothing; the next stage is tried on what this one makes.
+            graph.replay()
         return graph.replay, result

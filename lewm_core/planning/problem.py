@@ -45,7 +45,8 @@ class Problem:
         initial_mean: Tensor | None,
         committed: Tensor | None,
     ) -> Problem:
-        """Hold every shape against the model's; past actions that are None become 0.
+        """Hold every shape against the model's; past actions that are None become 0, and what is
+        on another device than the history is copied there.
 
         Raises:
             PlanningError: A shape does not fit, or the model is in training mode.
@@ -85,8 +86,12 @@ class Problem:
                 f"{steps}, {model.action_dim}): a plan of {horizon} blocks must have a step that "
                 "is open"
             )
+        # Where the history is, so is the work: a stage must not copy from the host.
+        device = history.device
         return cls(
-            history, goal, past_actions, horizon, initial_mean, committed,
+            history, goal.to(device), past_actions.to(device), horizon,
+            None if initial_mean is None else initial_mean.to(device),
+            None if committed is None else committed.to(device),
             shorten=not history.is_cuda,
         )
 

@@ -72,6 +72,14 @@ class SearchLimits:
                 return None
         return None if bool(torch.isinf(change).all()) else change
 
+    def to(self, device: torch.device) -> None:
+        """Move them to where a search runs: a model may move after the solver is made."""
+        if self.blocks is not None and self.blocks[0].device != device:
+            lower, upper = self.blocks
+            self.blocks = (lower.to(device), upper.to(device))
+        if self.rates is not None and self.rates.device != device:
+            self.rates = self.rates.to(device)
+
     def clamp(self, blocks: Tensor) -> Tensor:
         """Bring blocks ``(..., F * A)`` into the range."""
         if self.blocks is None:

@@ -240,14 +240,16 @@ class BaseSolver(ABC):
         """Make rounds until they are over or the next would end after the deadline, if it took as
         long as the slowest so far; the first always is made."""
         slowest_s = 0.0
+        if deadline is not None:
+            # What `begin` has still to do there is no part of the first round.
+            wait_for(run.state.mean)
         for number in range(self.rounds):
             began = time.perf_counter()
             if deadline is not None and number and began + slowest_s > deadline:
                 return number
             run.improve(number)
             if deadline is not None:
-                if run.state.mean.is_cuda:
-                    torch.cuda.synchronize(run.state.mean.device)
+                wait_for(run.state.mean)
                 slowest_s = max(slowest_s, time.perf_counter() - began)
         return self.rounds
 
@@ -285,6 +287,7 @@ class BaseSolver(ABC):
 
     def _start(self, problem: Problem) -> Start:
         """Where the rounds begin, inside the limits and with what is committed."""
+        self.limits.to(problem.history.device)
         if self._proposal is not None:
             return self._proposal(problem)
         mean = problem.history.new_zeros(
@@ -395,6 +398,12 @@ def stay_after(candidates: Candidates, arrival: Tensor, action_dim: int) -> Cand
     return Candidates(
         gathered(predicted), torch.where(over[:, None, :, None], last, kept), before
     )
+
+
+def wait_for(tensor: Tensor) -> None:
+    """Wait until a GPU has done what it was given; a CPU has."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
 
 
 def to_host(tensor: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import lewm_core
 from lewm_core.data.contract import Contract, contract_differences, load_contract
 from lewm_core.data.observation import ObservationLayout
-from lewm_core.errors import UserError
+from lewm_core.errors import ContractError, UserError
 from lewm_core.model.verdict import read_verdict
 from lewm_core.model.world_model import WorldModel
 from lewm_ros.command_messages import CommandWriter, message_class
 from lewm_ros.doctor.report import Finding, fail, ok, warning
+from lewm_ros.positions import MeasuredPositions
 
 #: Looked at where neither a contract nor a checkpoint is given.
 DEFAULT_CONTRACT = "push_t"
@@ -77,6 +78,8 @@ def open_subject(contract_name: str, checkpoint: str) -> Subject:
                 subject.findings += _judge_agreement(own, subject.contract, contract_name)
         if subject.layout is not None:
             _check_types(subject.contract)
+        # As the planner does when it is configured.
+        MeasuredPositions(subject.contract, subject.contract.camera.timeout)
     except UserError as error:
         subject.findings.append(fail("contract", str(error), "mend it, or give another"))
         subject.model = None
@@ -108,6 +111,10 @@ def _judge_contract(contract: Contract, name: str) -> list[Finding]:
 
 
 def _judge_agreement(own: Contract, given: Contract, name: str) -> list[Finding]:
+    try:
+        own = own.measured_as(given)
+    except ContractError as error:
+        return [fail("contract: agreement", str(error), "mend the contract's measured fields")]
     differences = contract_differences(own, given)
     if not differences:
         return [ok("contract: agreement", "the checkpoint was trained under this contract")]

@@ -179,14 +179,15 @@ class DoctorNode(Node):
         )
 
     def _given_states(self) -> list[State]:
-        """The state topics that hold a field which the checkpoint's model is given."""
-        layout = self._subject.layout
-        if layout is None:
-            return []
+        """The state topics with a field that the planner needs: for its model, or as a position."""
+        contract, layout = self._subject.contract, self._subject.layout
+        needed = {field.measured for field in contract.action.fields}
+        if layout is not None:
+            needed |= set(layout.state_names)
         return [
             state
-            for state in self._subject.contract.states
-            if any(field.name in layout.state_names for field in state.fields)
+            for state in contract.states
+            if any(field.name in needed for field in state.fields)
         ]
 
     def _listen(self) -> tuple[dict[Camera | State, Stream], float]:
@@ -275,7 +276,8 @@ class DoctorNode(Node):
         )  # fmt: skip
         if any(info.topic_type == state.message for info in publishers):
             # A state that is late holds like the picture that it belongs to.
-            timeout_s = max(camera.timeout for camera in self._subject.layout.cameras)
+            seen = self._subject.layout or self._subject.contract
+            timeout_s = max(camera.timeout for camera in seen.cameras)
             demands = self._demands(state, timeout_s, clock_runs)
             findings += judge_rate(name, state.topic, stream, seconds, demands)
             findings += judge_stamps(name, state.topic, stream, demands)

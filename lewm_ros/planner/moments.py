@@ -160,13 +160,15 @@ class MomentCollector:
         """Take the state fields of a message.
 
         Args:
-            topic: One that the model is given something of.
+            topic: Passed over if the model is given nothing of it.
             stamp_ns: When it was measured. What is older than the newest is passed over, and so is
                 what lies farther in the future than a picture may: it would be the newest for ever.
             now_ns: ROS time.
             values: By the names of the contract's fields.
         """
-        states = self._states[topic]
+        states = self._states.get(topic)
+        if states is None:
+            return
         ahead_s = (stamp_ns - now_ns) * _NS
         if ahead_s <= self._timeout_s and not (states and stamp_ns < states[-1][0]):
             states.append((stamp_ns, values))

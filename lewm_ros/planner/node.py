@@ -14,31 +14,24 @@ from numpy.typing import NDArray
 
 from lewm_core.data.contract import Camera, State
 from lewm_core.data.fields import FieldSelector
-from lewm_core.errors import CheckpointError, ConfigError, UserError
-from lewm_ros.runtime import end_node, log_parameters, ros_imports, run_node
+from lewm_core.errors import CheckpointError, ConfigError
+from lewm_ros.runtime import ros_imports, run_node
 
 with ros_imports("lewm_ros.planner"):
     from diagnostic_msgs.msg import DiagnosticArray
-    from rcl_interfaces.msg import SetParametersResult
     from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
     from rclpy.duration import Duration
-    from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-    from rclpy.parameter import Parameter
     from sensor_msgs.msg import Image
 
     from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
+    from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent, PlanStatus
     from lewm_ros.planner.camera_watch import fingerprint
     from lewm_ros.planner.control_timer import ControlTimer
     from lewm_ros.planner.goals import goal_from_messages, goal_from_text, picture_from_message
     from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission
-    from lewm_ros.planner.parameters import (
-        as_declared,
-        check_changes,
-        declare_parameters,
-        read_parameters,
-    )
+    from lewm_ros.planner.parameters import DECLARATIONS, PlannerParameters, read_settings
     from lewm_ros.planner.pilot import PlannerPilot
     from lewm_ros.planner.requests import PlannerRequests
     from lewm_ros.planner.session import PlannerSession, open_session
@@ -55,11 +48,8 @@ _PLAN_END_S = 5.0
 #: s after which the log has the same reason to hold again.
 _SAME_REASON_S = 5.0
 
-_SUCCESS = TransitionCallbackReturn.SUCCESS
-_FAILURE = TransitionCallbackReturn.FAILURE
 
-
-class PlannerNode(LifecycleNode):
+class PlannerNode(ManagedNode):
     """Node ``planner``: drives a robot to goal pictures with a world model (lifecycle node).
 
     Subscribes the camera topics, and state topics, that the checkpoint's model is given; publishes
@@ -77,6 +67,9 @@ class PlannerNode(LifecycleNode):
     # thread, whose outcomes come back through a queue. So nothing below needs a lock, but for
     # commands: the watchdog publishes hold from a thread of its own.
 
+    label = "the planner"
+    declarations = DECLARATIONS
+
     def __init__(self) -> None:
         """Declare the parameters; nothing is loaded before configure.
 
@@ -84,17 +77,11 @@ class PlannerNode(LifecycleNode):
             ConfigError: A parameter given at start cannot be used.
         """
         super().__init__("planner")
-        declare_parameters(self)
-        self._settings = read_parameters(self)
-        self.add_on_set_parameters_callback(self._on_check_parameters)
-        self.add_post_set_parameters_callback(self._on_parameters)
         self.mission = Mission()
         self._latch = StopLatch()
         self._idle_report = PlannerReport()
         self._session: PlannerSession | None = None
         self._pilot: PlannerPilot | None = None
-        self._active = False
-        self._failure: UserError | None = None
         self._logged = ("", 0.0)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._woken = self.create_guard_condition(self._safely(self._on_outcomes))
@@ -113,137 +100,60 @@ class PlannerNode(LifecycleNode):
             ),
             post_callback=self._on_clock_jump,
         )
-        if self._settings.autostart:
-            self._start_timer = self.create_timer(0.0, self._on_autostart, clock=steady)
 
     def close(self) -> None:
         """Hold for the last time; called when the process ends, whatever ends it."""
-        if self._active:
-            self._leave_active("the planner's process ends")
-            self._topics.wait_commands_received(_ACKNOWLEDGE_S)
-        self._idle_report.reason = "the process ended"
-        self._publish_status()
-        if self._session is not None:
-            self._thread.end(_PLAN_END_S)
+        super().close()
         self._requests.destroy()
 
-    # --- lifecycle ------------------------------------------------------------------------------
+    # --- lifecycle (`lewm_ros.lifecycle.ManagedNode`) --------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load and warm everything, make the topics; on failure the reason is in the log."""
-        self._failure = None
-        self._settings = read_parameters(self)
-        log_parameters(self)
-        try:
-            self._set_up(open_session(self._settings, self.get_logger().info))
-        except (UserError, OSError) as error:
-            self._fail_configure(error if isinstance(error, UserError) else UserError(str(error)))
-            return _FAILURE
-        except Exception as error:
-            self.get_logger().error(traceback.format_exc())
-            self._fail_configure(UserError(f"{type(error).__name__}: {error}"))
-            return _FAILURE
-        self._idle_report = self._configured_report("configured, not active")
-        return super().on_configure(state)
+    def read_settings(self) -> PlannerParameters:
+        """Return the values of all parameters."""
+        return read_settings(self)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Begin to publish commands: hold, until there is a goal, a picture and a plan.
+    def configure(self) -> None:
+        """Load and warm everything, make the topics.
 
-        A checkpoint that ``lewm-check`` found unable to plan is refused unless ``force`` is set.
+        Raises:
+            UserError: Something cannot be loaded or made.
+            OSError: Likewise.
         """
-        refusal = self._session.why_not_activate(self._settings)
-        if refusal:
-            self._failure = CheckpointError(refusal)
-            self._idle_report = self._configured_report(f"activate refused: {refusal}")
-            self.get_logger().error(f"activate refused: {refusal}")
-            return _FAILURE
-        if self._session.verdict is not None and self._session.verdict.verdict != "can plan":
-            self.get_logger().warning(f"lewm-check: {self._session.verdict_text}")
-        result = super().on_activate(state)
-        self._pilot.activate(self._settings)
-        self._active = True
-        self._reset_replan_timer()
-        self._control.start()
-        self._supervisor.start(self._settings)
-        if self._goal_from_file is not None and not self._latch.latched:
-            goal = Goal(self._goal_from_file, self.tolerance(0.0))
-            self.pursue(GoalRequest([goal], self._settings.goal_file))
-        self._update_status(PlanStatus.WAITING, "just activated", holding=True)
-        self.get_logger().info("active")
-        return result
-
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Publish hold, end what is pursued, and fall silent."""
-        self._leave_active("the planner was deactivated")
-        return super().on_deactivate(state)
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free what configure made."""
-        self._tear_down()
-        self._idle_report = PlannerReport()
-        return super().on_cleanup(state)
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Hold if active, and free everything."""
-        self._leave_active("the planner was shut down")
-        self._tear_down()
-        self._idle_report = PlannerReport(reason="shut down")
-        return super().on_shutdown(state)
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """A transition raised: hold, free everything, back to unconfigured."""
-        self.get_logger().error("a lifecycle transition failed; the planner is unconfigured now")
-        self._leave_active("a lifecycle transition failed")
-        self._tear_down()
-        return _SUCCESS
-
-    def _on_autostart(self) -> None:
-        self._start_timer.cancel()
-        configured = self.trigger_configure()
-        if configured != _SUCCESS:
-            end_node(1, self._failure or UserError("the planner could not be configured"))
-        elif self.trigger_activate() != _SUCCESS:
-            end_node(
-                1, self._failure or UserError("the planner could not be activated; see its log")
-            )
-
-    def _fail_configure(self, error: UserError) -> None:
-        self._failure = error
-        self._tear_down()
-        line = " ".join(str(error).split())
-        self._idle_report = PlannerReport(reason=f"configure failed: {line}")
-        self.get_logger().error(f"configure failed: {line}")
-
-    def _set_up(self, session: PlannerSession) -> None:
+        settings = self._settings
+        session = open_session(settings, self.get_logger().info)
         self._goal_from_file = None
-        if self._settings.goal_file:
+        if settings.goal_file:
             self._goal_from_file = goal_from_text(
-                self._settings.goal_file, session.layout.cameras, session.image_size
+                settings.goal_file, session.layout.cameras, session.image_size
             )
         contract = session.contract
         self._topics = PlannerTopics(
             self,
             contract,
             session.layout,
+            session.positions.topics,
             self._safely(self._on_image),
             self._safely(self._on_state),
             self._safely(self._on_episode),
         )
+        self.free_later(self._topics.destroy)
         # Before the control timer: where both are due, the plan is asked for first.
         self._replan_timer = self.create_timer(
-            session.replan_period_s(self._settings), self._safely(self._on_replan_timer)
+            session.replan_period_s(settings), self._safely(self._on_replan_timer)
         )
+        self.free_later(self.destroy_timer, self._replan_timer)
         self._replan_timer.cancel()
         self._control = ControlTimer(
             self, contract.control_period, self._safely(self._on_control_tick)
         )
-        self._supervisor = Supervisor(
-            self, self, self._settings, contract.control_period, self._safely
-        )
-        self._status_timer.timer_period_ns = round(1e9 / self._settings.status_rate)
+        self.free_later(self._control.destroy)
+        self._supervisor = Supervisor(self, self, settings, contract.control_period, self._safely)
+        self.free_later(self._supervisor.destroy)
+        self._status_timer.timer_period_ns = round(1e9 / settings.status_rate)
         self._thread = PlanningThread(
             session.controller, self._now_ns, self._hand_over, session.threads
         )
+        self.free_later(self._end_planning)
         self._pilot = PlannerPilot(
             session,
             self._thread,
@@ -256,30 +166,54 @@ class PlannerNode(LifecycleNode):
         )
         self._session = session
 
-    def _leave_active(self, reason: str) -> None:
-        if not self._active:
-            return
+    def activate(self) -> None:
+        """Begin to publish commands: hold, until there is a goal, a picture and a plan.
+
+        Raises:
+            CheckpointError: ``lewm-check`` found that the checkpoint cannot plan, and ``force`` is
+                not set.
+        """
+        refusal = self._session.why_not_activate(self._settings)
+        if refusal:
+            raise CheckpointError(refusal)
+        if self._session.verdict is not None and self._session.verdict.verdict != "can plan":
+            self.get_logger().warning(f"lewm-check: {self._session.verdict_text}")
+        self._pilot.activate(self._settings)
+        self._reset_replan_timer()
+        self._control.start()
+        self._supervisor.start(self._settings)
+        if self._goal_from_file is not None and not self._latch.latched:
+            goal = Goal(self._goal_from_file, self.tolerance(0.0))
+            self.pursue(GoalRequest([goal], self._settings.goal_file))
+        self._update_status(PlanStatus.WAITING, "just activated", holding=True)
+
+    def deactivate(self, reason: str) -> None:
+        """Publish hold once more, and wait until it has arrived; end what is pursued."""
         self._supervisor.stop()
         with self._supervisor.commanding():
             self._publish_command(self._pilot.deactivate(reason, self._now_ns()))
-        self._active = False
         self._requests.void(Ending.FAILED, reason)
         self._control.stop()
         self._replan_timer.cancel()
-        self._idle_report = self._configured_report("configured, not active")
-        self._publish_status()
-        self.get_logger().info(f"not active any more: {reason}")
+        self._topics.wait_commands_received(_ACKNOWLEDGE_S)
 
-    def _tear_down(self) -> None:
-        if self._session is None:
-            return
+    def tell(self, reason: str) -> None:
+        """Report, while not active, why."""
+        verdict = "" if self._session is None else self._session.verdict_text
+        self._idle_report = PlannerReport(reason=reason, verdict=verdict)
+        self._publish_status()
+
+    def apply_changes(self, names: set[str]) -> None:
+        """Go on with changed parameters."""
+        if self._active:
+            self._pilot.apply(self._settings)
+            if "replan_rate" in names:
+                self._reset_replan_timer()
+
+    def _end_planning(self) -> None:
         self._session = self._pilot = None
         if not self._thread.end(_PLAN_END_S):
             self.get_logger().warning("a plan is still being made; its result is dropped")
-        self._control.destroy()
-        self.destroy_timer(self._replan_timer)
-        self._supervisor.destroy()
-        self._topics.destroy()
 
     # --- what the requests need (`lewm_ros.planner.requests.Host`) -------------------------------
 
@@ -424,23 +358,6 @@ class PlannerNode(LifecycleNode):
         if self._active and not self._pilot.report.holding:
             self._control_now()
 
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
-        """Set all of them, or none and say why; the parameter services come here."""
-        changes, problem = as_declared(self, parameter_list)
-        if problem:
-            return SetParametersResult(successful=False, reason=problem)
-        return super().set_parameters_atomically(changes)
-
-    def _on_check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        return check_changes(changes, lambda: self._session is not None, lambda: self._active)
-
-    def _on_parameters(self, changes: list[Parameter]) -> None:
-        self._settings = read_parameters(self)
-        if self._active:
-            self._pilot.apply(self._settings)
-            if any(change.name == "replan_rate" for change in changes):
-                self._reset_replan_timer()
-
     def _reset_replan_timer(self) -> None:
         self._session.limit_time(self._settings)
         period_s = self._session.replan_period_s(self._settings)
@@ -507,9 +424,6 @@ class PlannerNode(LifecycleNode):
             self._logged = (words, now_s)
             self.get_logger().warning(f"holding: {reason}")
 
-    def _configured_report(self, reason: str) -> PlannerReport:
-        return PlannerReport(reason=reason, verdict=self._session.verdict_text)
-
     def _report(self) -> PlannerReport:
         return self._pilot.report if self._active else self._idle_report
 
@@ -528,7 +442,26 @@ class PlannerNode(LifecycleNode):
             )
         self._publish_status()
 
+    def _look_for_other_drivers(self) -> None:
+        # It warns and does not hold: hold commands would fight the other driver just as well.
+        if not self._active or self._settings.dry_run:
+            return
+        report, others = self._pilot.report, self._topics.other_drivers()
+        if others == report.other_drivers:
+            return
+        report.other_drivers = others
+        topic = self._topics.command_topic
+        if others:
+            self.get_logger().warning(
+                f"{others} also publishes {topic}: two drivers of one robot disturb each other; "
+                "stop one of them, or let a multiplexer such as twist_mux choose"
+            )
+        else:
+            self.get_logger().info(f"nobody else publishes {topic} any more")
+        self._publish_status()
+
     def _on_diagnostics_timer(self) -> None:
+        self._look_for_other_drivers()
         hardware = "" if self._session is None else self._session.device
         self._diagnostics.publish(
             self._report().diagnostics(self._now_ns(), self.get_name(), hardware)

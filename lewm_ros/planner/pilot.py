@@ -52,6 +52,10 @@ class Graph(Protocol):
         """Why a camera's pictures do not come, as far as the graph says; empty if it does not."""
         ...
 
+    def why_no_state(self, topic: str) -> str:
+        """Why a state topic's messages do not come, as far as the graph says, or empty."""
+        ...
+
 
 class PlannerPilot:
     """Lives from configure to cleanup; commands something other than hold only while active.
@@ -81,6 +85,7 @@ class PlannerPilot:
         self._session = session
         self._controller = session.controller
         self._guard = session.guard
+        self._positions = session.positions
         self._thread = thread
         self._mission = mission
         self._latch = latch
@@ -110,6 +115,7 @@ class PlannerPilot:
         self._controller.clear_goal()
         self._controller.reset()
         self._guard.reset()
+        self._positions.forget()
         self._guard.active = True
         self._mission.forget()
 
@@ -204,6 +210,7 @@ class PlannerPilot:
         self, topic: str, stamp_ns: int, now_ns: int, values: Mapping[str, float]
     ) -> None:
         """Take what the robot measured of itself, by the names of the contract's fields."""
+        self._positions.hear(topic, stamp_ns, now_ns, values)
         self._moments.state_came(topic, stamp_ns, now_ns, values)
         self._look()
 
@@ -236,6 +243,7 @@ class PlannerPilot:
         """ROS time was set back or changed its source: stamps from before mean nothing."""
         self._controller.reset()
         self._moments.forget()
+        self._positions.forget()
         self._assessed_ns = None
         self._plan_due_ns = None
 
@@ -402,6 +410,10 @@ class PlannerPilot:
         if problem:
             because = self._graph.why_no_pictures()
             return f"{problem}; {because}" if because else problem
+        unknown, topic = self._guard.why_no_start(now_ns)
+        if unknown:
+            because = self._graph.why_no_state(topic) if topic else ""
+            return f"{unknown}; {because}" if because else unknown
         if self._graph.command_listeners() == 0 and not self.settings.dry_run:
             return self._graph.why_nobody_listens()
         return ""

@@ -27,6 +27,7 @@ from lewm_core.planning import (
 )
 from lewm_core.planning.config import goal_tolerance_factor
 from lewm_ros.planner.parameters import PlannerParameters
+from lewm_ros.positions import MeasuredPositions
 from lewm_ros.safety import CommandGuard
 
 Log = Callable[[str], None]
@@ -47,6 +48,7 @@ class PlannerSession:
         config: The planner preset.
         controller: Plans and hands out commands.
         guard: What every command passes.
+        positions: Where the robot stands before its first command, if it takes positions.
         one_block_distance: The checkpoint's squared latent distance between pictures one block
             apart; None if it does not say.
         threads: Threads of the model on a CPU.
@@ -58,6 +60,7 @@ class PlannerSession:
     config: PlannerConfig
     controller: RecedingHorizonController
     guard: CommandGuard
+    positions: MeasuredPositions
     one_block_distance: float | None
     threads: int
     verdict: Verdict | None = None
@@ -158,9 +161,12 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     torch.set_num_threads(threads)
     model = model.to(device)
     controller = RecedingHorizonController.from_contract(model, contract, config)
-    guard = CommandGuard(*contract.action_limits(), contract.control_period)
+    # As old as a picture may be; the robot stands still before its first command.
+    timeout_s = min(camera.timeout for camera in contract.cameras)
+    positions = MeasuredPositions(contract, timeout_s)
+    guard = CommandGuard(*contract.action_limits(), contract.control_period, positions)
     session = PlannerSession(
-        model, contract, config, controller, guard, _one_block_distance(model), threads,
+        model, contract, config, controller, guard, positions, _one_block_distance(model), threads,
         read_verdict(parameters.checkpoint),
     )
     log(f"checkpoint {parameters.checkpoint}: image {session.image_size} px, history "
@@ -195,6 +201,7 @@ def _agreed_contract(
         )
     if given is None:
         return own
+    own = own.measured_as(given)
     differences = contract_differences(own, given)
     for line in differences:
         log(f"contracts differ (checkpoint != {parameters.contract}): {line}")
@@ -250,6 +257,8 @@ def _warm(session: PlannerSession, log: Log) -> None:
             controller.observe(index * block_ns, picture, state)
             if model.action_mean.is_cuda or index == model.history - 1:
                 result = controller.replan(index * block_ns)
+        if model.action_mean.is_cuda:
+            _warm_committed(session)
         failure = result.reason if result.plan is None else ""
     except lewm_core.errors.PlanningError as error:
         failure = str(error)
@@ -260,3 +269,20 @@ def _warm(session: PlannerSession, log: Log) -> None:
         return
     log(f"warm after {seconds:.2f} s (encoding {result.encode_s * 1e3:.1f} ms, "
         f"plan {result.plan_s * 1e3:.0f} ms)")
+
+
+def _warm_committed(session: PlannerSession) -> None:
+    """Plan with every number of first control steps decided, up to a block of them.
+
+    With ``compensate_latency`` each number is a shape of its own, and one that a GPU sees for the
+    first time is captured first: not while a robot moves. A plan that is more than a block late is
+    captured when it comes.
+    """
+    if not session.config.controller.compensate_latency:
+        return
+    model, solver = session.model, session.controller.solver
+    like = model.action_mean
+    history = like.new_zeros(1, model.history, model.latent_dim)
+    goal = like.new_zeros(1, model.embedding_dim)
+    for steps in range(1, min(model.frame_skip + 1, solver.horizon * model.frame_skip)):
+        solver.plan(history, goal, committed=like.new_zeros(1, steps, model.action_dim))

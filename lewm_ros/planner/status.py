@@ -61,6 +61,7 @@ class PlannerReport:
     holding: bool = False
     dry_run: bool = False
     speed_scale: float = 1.0
+    other_drivers: str = ""
     verdict: str = ""
     goal: str = ""
     goal_distance: float = math.nan
@@ -85,9 +86,9 @@ class PlannerReport:
     command_ages: Window = field(default_factory=Window)
     command_jitters: Window = field(default_factory=Window)
 
-    def key(self) -> tuple[int, str, bool, str]:
+    def key(self) -> tuple[int, str, bool, str, str]:
         """What makes a change worth reporting at once; numbers in a reason do not."""
-        return self.state, self.words(), self.holding, self.goal
+        return self.state, self.words(), self.holding, self.goal, self.other_drivers
 
     def words(self) -> str:
         """Return the reason without its numbers."""
@@ -101,6 +102,7 @@ class PlannerReport:
             holding=self.holding,
             dry_run=self.dry_run,
             speed_scale=as_float32(self.speed_scale),
+            other_drivers=self.other_drivers,
             verdict=self.verdict,
             goal=self.goal,
             goal_distance=as_float32(self.goal_distance),
@@ -154,6 +156,9 @@ class PlannerReport:
         }[self.state]
         name = STATE_NAMES[self.state]
         text = name if self.state == PlanStatus.PLANNING else f"{name}: {self.reason}"
+        if self.other_drivers:
+            text += f"; {self.other_drivers} also publishes the command topic"
+            level = max(level, DiagnosticStatus.WARN)
         values = {
             "verdict": self.verdict,
             "goal": self.goal,
@@ -170,6 +175,7 @@ class PlannerReport:
             "commands_clipped": self.commands_clipped,
             "commands_slowed": self.commands_slowed,
             "watchdog_holds": self.watchdog_holds,
+            "other_drivers": self.other_drivers,
             "speed_scale": self.speed_scale,
             "dry_run": self.dry_run,
         }

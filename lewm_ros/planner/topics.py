@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
 from lewm_core.data.contract import Camera, Contract, State
@@ -17,7 +19,7 @@ from lewm_core.data.fields import FieldSelector
 from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos
 from lewm_ros.command_messages import CommandWriter, message_class
-from lewm_ros.endpoints import why_nobody_hears, why_nothing_comes
+from lewm_ros.endpoints import others_than, owners, why_nobody_hears, why_nothing_comes
 from lewm_ros.msg import ActionPlan, EpisodeEvent
 from lewm_ros.planner.messages import action_plan, imagination
 from lewm_ros.planner.thread import PlanMade
@@ -32,10 +34,11 @@ class PlannerTopics:
     Args:
         node: They are made on this node.
         contract: Names and types.
-        layout: Which cameras and state fields.
+        layout: Which cameras and state fields the model is given.
+        positions: State topics that tell where the robot stands, with the names of these fields.
         on_image: Gets a camera and its messages.
-        on_state: Gets a state topic, where the fields that the model is given are in its messages,
-            and the messages.
+        on_state: Gets a state topic, where the fields that are needed are in its messages, and the
+            messages.
         on_episode: Gets the events of a scene.
 
     Raises:
@@ -47,6 +50,7 @@ class PlannerTopics:
         node: LifecycleNode,
         contract: Contract,
         layout: ObservationLayout,
+        positions: Mapping[str, tuple[str, ...]],
         on_image: Callable[[Camera, Any], None],
         on_state: Callable[[State, dict[str, FieldSelector], Any], None],
         on_episode: Callable[[EpisodeEvent], None],
@@ -55,7 +59,7 @@ class PlannerTopics:
         self._contract = contract
         self._writer = CommandWriter(contract)
         self._commands = node.create_lifecycle_publisher(
-            self._writer.message_type, contract.action.topic, qos.COMMAND
+            self._writer.message_type, contract.action.topic, _command_profile(node, contract)
         )
         self._plans = node.create_lifecycle_publisher(ActionPlan, "~/plan", _PLAN_DEPTH)
         self._imagination = node.create_lifecycle_publisher(
@@ -71,16 +75,16 @@ class PlannerTopics:
             )
             for camera in layout.cameras
         ]
-        self._states = [
-            node.create_subscription(
+        self._states = {
+            state: node.create_subscription(
                 message_class(state.message),
                 state.topic,
                 functools.partial(on_state, state, fields),
                 qos.STATE,
             )
             for state in contract.states
-            if (fields := _fields(state, layout.state_names))
-        ]
+            if (fields := _fields(state, (*layout.state_names, *positions.get(state.topic, ()))))
+        }
         self._episodes = node.create_subscription(
             EpisodeEvent, "episode", on_episode, qos.EPISODE
         )
@@ -88,7 +92,7 @@ class PlannerTopics:
 
     def destroy(self) -> None:
         """Free them all."""
-        for subscription in (*self._images, *self._states, self._episodes):
+        for subscription in (*self._images, *self._states.values(), self._episodes):
             self._node.destroy_subscription(subscription)
         for publisher in (self._commands, self._plans, self._imagination):
             self._node.destroy_lifecycle_publisher(publisher)
@@ -101,6 +105,18 @@ class PlannerTopics:
         )
         return next(filter(None, problems), "")
 
+    def why_no_state(self, topic: str) -> str:
+        """Why a state topic's messages do not come, as far as the graph says, or empty.
+
+        Args:
+            topic: As the contract calls it.
+        """
+        for state, subscription in self._states.items():
+            if state.topic == topic:
+                name = subscription.topic_name
+                return why_nothing_comes(self._node, name, state.message, qos.STATE)
+        return ""
+
     def why_nobody_listens(self) -> str:
         """Why the command topic has no subscriber."""
         message = self._contract.action.message
@@ -109,6 +125,11 @@ class PlannerTopics:
     def command_listeners(self) -> int:
         """Number of subscribers of the command topic."""
         return self._commands.get_subscription_count()
+
+    def other_drivers(self) -> str:
+        """Name the nodes that publish the command topic besides this one; empty if none does."""
+        publishers = self._node.get_publishers_info_by_topic(self.command_topic)
+        return owners(others_than(publishers, self._node.get_fully_qualified_name()))
 
     def send_command(self, values: NDArray[np.float64], now_ns: int) -> None:
         """Publish a command ``(A,)``."""
@@ -151,8 +172,17 @@ class PlannerTopics:
             self._imagination.publish(imagination(newest, goal, caption, now_ns))
 
 
+def _command_profile(node: LifecycleNode, contract: Contract) -> QoSProfile:
+    # A lifespan is one of system time. And only of Fast DDS it is known that a busy recorder keeps
+    # what it has (docs/safety.md): others drop that as well.
+    fast_dds = get_rmw_implementation_identifier().startswith("rmw_fastrtps")
+    if node.get_parameter("use_sim_time").value or not fast_dds:
+        return qos.COMMAND
+    return qos.command_with_lifespan(contract.action.timeout)
+
+
 def _fields(state: State, names: tuple[str, ...]) -> dict[str, FieldSelector]:
-    """Which fields of a state topic the model is given, and where they are in its messages."""
+    """Which fields of a state topic are needed, and where they are in its messages."""
     return {
         field.name: FieldSelector.parse(field.selector)
         for field in state.fields

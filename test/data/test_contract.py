@@ -102,9 +102,46 @@ def test_the_executed_action_has_a_topic_of_its_own() -> None:
         assert len(differences) == 1 and differences[0].startswith("action.executed: None != ")
 
 
+def positions(names: tuple[str, str] = ("agent_x", "agent_y")) -> dict[str, Any]:
+    """Push-T, commanded by positions."""
+    values = copy.deepcopy(PUSH_T)
+    for field, name in zip(values["action"]["fields"], names, strict=True):
+        field.update(unit="m", hold="last", measured=name)
+    return values
+
+
+def test_where_positions_are_measured_may_be_added_after_the_training() -> None:
+    full = Contract.from_dict(positions())
+    assert Contract.from_dict(full.to_dict()) == full
+    bare = positions()
+    for field in bare["action"]["fields"]:
+        del field["measured"]
+    trained = Contract.from_dict(bare)
+    assert all("measured" not in field for field in trained.to_dict()["action"]["fields"])
+    assert contract_differences(trained, full) == []
+    assert trained.measured_as(full) == full
+    assert full.measured_as(trained) == full
+    stateless = Contract.from_dict({**bare, "states": []})
+    completed = stateless.measured_as(full)
+    assert contract_differences(completed, full) == []
+    assert completed.proprioceptive_names == [], "a model must not be given another state"
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (
+            lambda c: c["action"]["fields"][0].update(measured="agent_x"),
+            ["action.fields[0]", "measured is for a field with hold: last"],
+        ),
+        (
+            lambda c: c.update(positions(("agent_x", "agent_z"))),
+            ["velocity_y", "no state field 'agent_z'", "did you mean 'agent_"],
+        ),
+        (
+            lambda c: c.update(positions(("agent_x", "block_angle"))),
+            ["velocity_y is in m", "block_angle", "in rad"],
+        ),
         (
             lambda c: c["action"].update(source="executed"),
             ["source is 'executed'", "executed names no topic"],
@@ -225,6 +262,8 @@ def test_the_contract_in_the_documentation_is_valid() -> None:
     contract = Contract.from_dict(yaml.safe_load(example), str(page))
     assert contract.action_names == ["shoulder", "elbow"]
     assert contract.action_limits()[3] == ["last", "last"]
+    measured = [field.measured for field in contract.action.fields]
+    assert measured == ["shoulder_measured", "elbow_measured"]
 
 
 def test_the_documentation_has_every_key() -> None:

@@ -61,7 +61,13 @@ class Launched:
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                start_new_session=True,
             )
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: a terminal sends SIGINT to launch and its nodes, and launch to none."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        self.process.wait(60.0)
 
     def output(self) -> str:
         """Return everything printed so far."""
@@ -89,8 +95,7 @@ def launched(file: str, arguments: list[str], folder: Path) -> Iterator[Launched
         yield running
     finally:
         if running.process.poll() is None:
-            running.process.send_signal(signal.SIGINT)
-            running.process.wait(60.0)
+            running.interrupt()
     assert not [pid for pid in running.pids() if Path(f"/proc/{pid}").exists()]
 
 
@@ -107,27 +112,35 @@ def test_every_argument_is_described(file: str) -> None:
         assert len(words) > 5 and "no description" not in words, argument.name
 
 
-def test_scene_with_expert_ends_with_the_expert(tmp_path: Path) -> None:
-    arguments = ["expert:=true", "episodes:=1", "steps:=10", "real_time_factor:=0"]
+@pytest.mark.parametrize("composed", ["false", "true"])
+def test_scene_with_expert_ends_with_the_expert(composed: str, tmp_path: Path) -> None:
+    arguments = [
+        "expert:=true", "episodes:=1", "steps:=10", "real_time_factor:=0", f"composed:={composed}"
+    ]  # fmt: skip
     with launched("scene", arguments, tmp_path) as running:
         assert running.process.wait(120.0) == 0
+    assert len(running.pids()) == (1 if composed == "true" else 2)
     assert "1 episodes of 10 steps" in running.output()
     assert "process has died" not in running.output()
 
 
-def test_recorded_scene_is_a_dataset(tmp_path: Path) -> None:
+@pytest.mark.parametrize("composed", ["false", "true"])
+def test_recorded_scene_is_a_dataset(composed: str, tmp_path: Path) -> None:
     from lewm_core.data import find_bags
 
     out = tmp_path / "recorded"
     arguments = ["scene:=push_t", f"out:={out}", "episodes:=2", "steps:=10", "namespace:=lab"]
+    arguments.append(f"composed:={composed}")
     with launched("record", arguments, tmp_path) as running:
         assert running.process.wait(120.0) == 0
     assert "process has died" not in running.output()
     assert (out / "contract.yaml").is_file()
     assert len(find_bags([out])) == 2
+    assert len(running.pids()) == (1 if composed == "true" else 3)
 
 
-def test_plan_drives_to_the_example_and_ends_with_sigint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("composed", ["false", "true"])
+def test_plan_drives_to_the_example_and_ends_with_sigint(composed: str, tmp_path: Path) -> None:
     from test.ros.planner_driver import QUICK_PLANNER, make_checkpoint
 
     checkpoint = make_checkpoint(tmp_path / "checkpoint")
@@ -137,17 +150,45 @@ def test_plan_drives_to_the_example_and_ends_with_sigint(tmp_path: Path) -> None
     parameters.write_text("planner: {ros__parameters: {status_rate: 7.0, reached_pictures: 4}}\n")
     arguments = [
         f"checkpoint:={checkpoint}", f"planner:={preset}", f"params_file:={parameters}",
-        "reached_pictures:=5",
+        "reached_pictures:=5", f"composed:={composed}",
     ]  # fmt: skip
     with launched("plan", arguments, tmp_path) as running:
         running.wait_for("]: active")
         assert "pursuing" in running.output() and "push_t.png" in running.output()
         assert "status_rate: 7.0" in running.output(), "the parameter file is read"
         assert "reached_pictures: 5" in running.output(), "typed goes before the file"
-        running.process.send_signal(signal.SIGINT)
-        running.process.wait(60.0)
+        running.interrupt()
+    assert len(running.pids()) == (1 if composed == "true" else 2)
     assert "not active any more" in running.output()
     assert "process has died" not in running.output()
+
+
+@pytest.mark.parametrize("arguments", [[], ["namespace:=lab", "scene_seed:=4", "seed:=5"]])
+def test_parameters_are_the_same_in_one_process_and_in_two(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text(
+        "/**/planner: {ros__parameters: {status_rate: 7.0}}\n"
+        "/**/scene: {ros__parameters: {camera_rate: 5.0}}\n"
+        "/**: {ros__parameters: {seed: 3}}\n"
+    )
+    found = []
+    for composed in ("true", "false"):
+        folder = tmp_path / composed
+        folder.mkdir()
+        typed = ["autostart:=false", f"params_file:={file}", f"composed:={composed}", *arguments]
+        with launched("plan", typed, folder) as running:
+            running.wait_for("is running")
+            running.wait_for("planner]: parameter watchdog_timeout")
+            running.interrupt()
+        found.append(sorted(re.findall(r"\[(\S+)\]: (parameter .*)", running.output())))
+    assert found[0] == found[1]
+    planner, scene = ("lab.planner", "lab.scene") if arguments else ("planner", "scene")
+    assert (planner, "parameter status_rate: 7.0") in found[0]
+    assert (scene, "parameter camera_rate: 5.0") in found[0]
+    assert (planner, f"parameter seed: {5 if arguments else 3}") in found[0]
+    assert (scene, f"parameter seed: {4 if arguments else 3}") in found[0]
 
 
 def test_wrong_argument_ends_the_launch_in_one_line(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ class Replayed:
 
     made = 0
 
-    def __init__(self, solver: BaseSolver) -> None:
+    def __init__(self, solver: BaseSolver, device: torch.device) -> None:
         pass
 
     def __call__(self, stage):

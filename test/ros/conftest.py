@@ -22,7 +22,7 @@ from typing import IO, Any
 import pytest
 
 from lewm_ros.dds import apply_profile, clean_shared_memory
-from lewm_ros.processes import NodeProcess, isolated_environment
+from lewm_ros.processes import NodeProcess, domain_in_use, isolated_environment
 from test.helpers import wait_until
 
 START_TIMEOUT_S = 40.0
@@ -186,12 +186,16 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
 
 
 def _free_domain() -> tuple[int, IO[str]]:
-    """Return a domain that no other test on this machine uses, and the file that locks it."""
+    """Return a domain that nobody else on this machine uses, and the file that locks it."""
     for domain in random.sample(range(1, 101), 100):
         lock = Path(f"/tmp/lewm_ros_test_domain_{domain}").open("a")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            lock.close()
+            continue
+        if domain_in_use(domain):
+            # By no test: a demo or a benchmark beside it.
             lock.close()
             continue
         return domain, lock

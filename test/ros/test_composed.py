@@ -43,12 +43,60 @@ def holds(command: TwistStamped) -> bool:
     return command.twist.linear.x == command.twist.linear.y == 0.0
 
 
+#: As in docs/ros-nodes.md, with a camera.
+PROGRAM = """
+import sys
+
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from lewm_ros import qos
+from lewm_ros.codecs import encode_image
+from lewm_ros.planner.node import PlannerNode
+from lewm_ros.runtime import run_nodes
+from test.ros.planner_driver import picture_of
+
+
+class CameraNode(Node):
+    def __init__(self):
+        super().__init__("camera")
+        self.topic = self.create_publisher(Image, "/camera/image_raw", qos.CAMERA_SENSOR_DATA)
+        self.create_timer(0.1, self.publish)
+
+    def publish(self):
+        self.topic.publish(encode_image(picture_of(0.5, 0.5), self.get_clock().now().nanoseconds))
+
+    def close(self):
+        print("camera closed", flush=True)
+
+
+sys.exit(run_nodes([PlannerNode, CameraNode]))
+"""
+
+
+def test_a_node_of_ones_own_runs_beside_the_planner(graph, tmp_path):
+    parameters = {
+        "planner:checkpoint": make_checkpoint(tmp_path / "checkpoint"),
+        "planner:autostart": True, "planner:threads": 1,
+    }  # fmt: skip
+    log = tmp_path / "own.log"
+    with NodeProcess("own", parameters, graph.environment, log, program=["-c", PROGRAM]) as process:
+        graph.processes.append(process)
+        statuses = graph.collect(PlanStatus, "/planner/status", qos.STATUS)
+        graph.wait(lambda: statuses and statuses[-1].images >= 3, "it sees no pictures", 60)
+        assert "camera" in graph.node.get_node_names()
+        graph.stop(process)
+    assert "camera closed" in process.output()
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
         ([], "which nodes? Give some of planner"),
         (["plannr"], "did you mean planner?"),
         (["scene", "scene"], "scene is named twice"),
+        (["scene", "--ros-args", "-p", "scen:seed:=3"], "'scen' is not started: did you"),
+        (["scene", "--ros-args", "-r", "__ns:=/lab", "-p", "scene:seed:=3"], "/NAMESPACE/scene:"),
     ],
 )
 def test_what_cannot_be_composed_is_named(names, words):

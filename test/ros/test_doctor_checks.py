@@ -28,6 +28,7 @@ from lewm_ros.doctor.planner import judge_status  # noqa: E402
 from lewm_ros.doctor.report import Report, fail, ok  # noqa: E402
 from lewm_ros.doctor.stamps import Demands  # noqa: E402
 from lewm_ros.doctor.streams import Arrival, Stream, look_at  # noqa: E402
+from lewm_ros.endpoints import others_than  # noqa: E402
 from lewm_ros.msg import PlanStatus  # noqa: E402
 
 CAMERA = load_contract("push_t").camera
@@ -145,6 +146,14 @@ def test_another_size_and_an_unknown_encoding():
         message.encoding = "yuv9"
     unknown = judged(stream(strange))["camera top: encoding"]
     assert unknown.level == "FAIL" and "yuv9" in unknown.found
+
+
+def test_a_second_node_of_the_same_name_is_another_one():
+    own, twin, teleop = (endpoint(name, "t") for name in ("planner", "planner", "teleop"))
+    assert others_than([own], "/planner") == []
+    assert len(others_than([own, twin], "/planner")) == 1
+    assert others_than([teleop, own], "/planner") == [teleop]
+    assert others_than([teleop], "/planner") == [teleop], "its own is not discovered yet"
 
 
 def endpoint(name, topic_type, profile=qos.COMMAND, gid=(1, 15, 7, 7)):

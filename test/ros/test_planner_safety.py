@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from geometry_msgs.msg import TwistStamped  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
 from std_msgs.msg import Bool, Float64  # noqa: E402
 
@@ -135,10 +137,9 @@ def test_callbacks_that_hang_cannot_keep_the_robot_moving(moving):
 
 
 def test_a_robot_whose_qos_does_not_fit_is_named_with_both_sides(moving):
-    message_type = moving.node.get_publishers_info_by_topic("/command")[0].topic_type
-    assert message_type == "geometry_msgs/msg/TwistStamped"
-    from geometry_msgs.msg import TwistStamped
-
+    commands = moving.node.get_publishers_info_by_topic("/command")[0]
+    assert commands.topic_type == "geometry_msgs/msg/TwistStamped"
+    assert commands.qos_profile.lifespan.nanoseconds == 300_000_000, "the contract's timeout"
     moving.listen_to_commands(False)
     wanted = QoSProfile(
         depth=1, durability=qos.STATUS.durability, reliability=qos.STATUS.reliability
@@ -155,13 +156,40 @@ def test_a_robot_whose_qos_does_not_fit_is_named_with_both_sides(moving):
     moving.wait_motion()
 
 
+def test_a_second_driver_is_named_and_does_not_stop_the_robot(moving):
+    diagnostics = []
+    listener = moving.node.create_subscription(
+        DiagnosticArray, "/diagnostics", diagnostics.append, qos.DIAGNOSTICS
+    )
+    assert moving.status.other_drivers == ""
+    other = moving.node.create_publisher(TwistStamped, "/command", qos.COMMAND)
+    try:
+        # Its name is heard of a little after itself.
+        wait_until(lambda: moving.status.other_drivers == "/driver", 10.0, "it is not named")
+        told = "/driver also publishes /command: two drivers of one robot"
+        wait_until(lambda: told in moving.process.output(), 5.0, "not in the log")
+        moving.wait_status(PlanStatus.PLANNING)
+        moving.wait_motion()
+        start = len(diagnostics)
+        wait_until(lambda: len(diagnostics) >= start + 2, 10.0, "no diagnostics")
+        newest = diagnostics[-1].status[0]
+        assert newest.level == DiagnosticStatus.WARN
+        assert newest.message.endswith("/driver also publishes the command topic")
+    finally:
+        moving.node.destroy_publisher(other)
+        moving.node.destroy_subscription(listener)
+    wait_until(lambda: moving.status.other_drivers == "", 10.0, "it is still named")
+
+
 def test_a_dry_run_reports_everything_and_commands_nothing(tmp_path):
     with running_planner(tmp_path, dry_run=True) as driver:
         driver.listen_to_commands(False)
+        driver.node.create_publisher(TwistStamped, "/command", qos.COMMAND)
         driver.streaming = True
         assert driver.set_goal(GOAL, tolerance=1e-9).success
         status = driver.wait_status(PlanStatus.PLANNING)
         assert status.dry_run and not status.holding
         wait_until(lambda: driver.status.plans >= 3, 20.0, "no plans")
         assert driver.status.commands == 0 and not driver.commands
+        assert driver.status.other_drivers == "", "others may drive in a dry run"
         assert "while the planner is active" in driver.set_parameter("dry_run", False)

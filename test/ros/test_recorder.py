@@ -145,7 +145,7 @@ def diagnostics(graph) -> str:
 
 def test_topics_that_appear_late_and_extra_topics_are_recorded(graph):
     out = graph.folder / "data"
-    graph.start("record_dataset", {"out": out, "autostart": True, "extra_topics": ["/note"]})
+    graph.start("record_dataset", {"out": out, "record_at_start": True, "extra_topics": ["/note"]})
     note = graph.node.create_publisher(String, "/note", qos.STATUS)
     seen = graph.collect(String, "/note", qos.STATUS, raw=True)
     note.publish(String(data="latched"))  # transient local: before the recorder knows the topic
@@ -278,7 +278,7 @@ def test_a_full_queue_drops_and_counts(graph):
 def test_sigint_finishes_the_episode(graph):
     out = graph.folder / "data"
     robot = Robot(graph)
-    recorder = graph.start("record_dataset", {"out": out, "autostart": True})
+    recorder = graph.start("record_dataset", {"out": out, "record_at_start": True})
     robot.wait_for_recorder()
     for index in range(8):
         robot.publish(10**9 + index * 10**8)
@@ -306,7 +306,7 @@ def test_what_cannot_work_is_one_line_and_status_1(graph):
         ({}, ["out"]),
         ({"out": occupied}, ["occupied", "not empty"]),
         ({"out": other}, ["action.fields[0].upper", "0.2", "0.15"]),
-        ({"out": graph.folder / "new", "autostart": True, "minimum_free_gib": 1e6},
+        ({"out": graph.folder / "new", "record_at_start": True, "minimum_free_gib": 1e6},
          ["minimum_free_gib"]),
     ]  # fmt: skip
     for parameters, words in cases:

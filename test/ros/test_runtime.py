@@ -67,7 +67,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(make_node, given, default, li
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_node_cleanly_and_a_second_one_changes_nothing(graph, number):
-    process = graph.start("record_dataset", {"out": graph.folder / "data", "autostart": True})
+    process = graph.start("record_dataset", {"out": graph.folder / "data", "record_at_start": True})
     os.kill(process.pid, number)
     os.kill(process.pid, number)
     graph.wait_for_end(process)

@@ -6,17 +6,39 @@ import time
 import numpy as np
 import pytest
 
+from lewm_core.data import Contract, load_contract
 from lewm_core.errors import ContractError
+from lewm_ros.positions import MeasuredPositions
 from lewm_ros.safety import CommandGuard, DeadManSwitch, StopLatch, Watchdog
 
 PERIOD_S = 0.1
 PERIOD_NS = 100_000_000
 
 
-def make_guard(rate_limit=(3.0, 3.0), hold=(0.0, 0.0)) -> CommandGuard:
-    guard = CommandGuard([-0.15, -0.15], [0.15, 0.15], rate_limit, hold, PERIOD_S)
+def make_guard(
+    rate_limit=(3.0, 3.0), hold=(0.0, 0.0), stands=None, positions=None
+) -> CommandGuard:
+    """A guard; ``stands``: a robot that takes positions and stands there at `PERIOD_NS`."""
+    if stands is not None:
+        hold = ("last", "last")
+        positions = make_positions()
+        tell(positions, PERIOD_NS, stands)
+    guard = CommandGuard([-0.15, -0.15], [0.15, 0.15], rate_limit, hold, PERIOD_S, positions)
     guard.active = True
     return guard
+
+
+def make_positions() -> MeasuredPositions:
+    """Push-T, commanded by positions, which ``/scene/state`` tells."""
+    values = load_contract("push_t").to_dict()
+    for field, name in zip(values["action"]["fields"], ("agent_x", "agent_y"), strict=True):
+        field.update(unit="m", hold="last", measured=name)
+    return MeasuredPositions(Contract.from_dict(values), timeout_s=0.5)
+
+
+def tell(positions, stamp_ns, values, now_ns=None) -> None:
+    named = {"agent_x": values[0], "agent_y": values[1], "block_x": 0.0}
+    positions.hear("/scene/state", stamp_ns, stamp_ns if now_ns is None else now_ns, named)
 
 
 def test_a_good_command_passes_unchanged():
@@ -85,10 +107,71 @@ def test_hold_is_never_slowed_and_the_next_command_starts_from_it():
 
 
 def test_hold_last_repeats_the_position_and_publishes_nothing_before_the_first():
-    guard = make_guard(rate_limit=(np.inf, np.inf), hold=("last", "last"))
+    guard = make_guard(rate_limit=(np.inf, np.inf), stands=(0.1, 0.0))
     assert guard.hold("no goal", PERIOD_NS).values is None
     guard.check([0.12, -0.03], 2 * PERIOD_NS)
     np.testing.assert_array_equal(guard.hold("no goal", 3 * PERIOD_NS).values, [0.12, -0.03])
+
+
+def test_the_first_position_begins_where_the_robot_stands():
+    guard = make_guard(rate_limit=(0.5, 0.5), stands=(0.1, -0.02))
+    first = guard.check([-0.15, 0.0], PERIOD_NS)
+    np.testing.assert_allclose(first.values, [0.05, 0.0])
+    assert guard.counters.slowed == 1 and guard.moving
+    second = guard.check([-0.15, 0.0], 2 * PERIOD_NS)
+    np.testing.assert_allclose(second.values, [0.0, 0.0])
+
+
+def test_the_first_position_is_scaled_from_where_the_robot_stands():
+    guard = make_guard(stands=(0.1, 0.0))
+    guard.speed_scale = 0.25
+    np.testing.assert_allclose(guard.check([0.14, -0.04], PERIOD_NS).values, [0.11, -0.01])
+
+
+def test_no_position_is_commanded_before_the_robot_told_where_it_stands():
+    positions = make_positions()
+    guard = make_guard(hold=("last", "last"), positions=positions)
+    command = guard.check([0.1, 0.0], PERIOD_NS)
+    assert command.hold and command.values is None
+    assert "nothing is commanded until /scene/state is heard" in command.reason
+    assert "agent_x, agent_y" in command.reason
+    tell(positions, PERIOD_NS, (0.1, 0.0))
+    command = guard.check([0.1, 0.0], 10 * PERIOD_NS)
+    assert command.values is None and "is 0.90 s old (limit 0.5 s)" in command.reason
+    tell(positions, 10 * PERIOD_NS, (np.nan, 0.0))
+    assert "agent_x on /scene/state is not finite" in guard.check([0, 0], 10 * PERIOD_NS).reason
+    tell(positions, 99 * PERIOD_NS, (0.0, 0.0), now_ns=10 * PERIOD_NS)
+    assert guard.check([0, 0], 10 * PERIOD_NS).values is None, "a stamp of the far future"
+    tell(positions, 11 * PERIOD_NS, (0.1, 0.0))
+    tell(positions, 9 * PERIOD_NS, (-0.1, 0.0), now_ns=11 * PERIOD_NS)
+    np.testing.assert_allclose(guard.check([0.1, 0.0], 11 * PERIOD_NS).values, [0.1, 0.0])
+    positions.forget()
+    assert not guard.check([0.1, 0.0], 12 * PERIOD_NS).hold, "only the first needs it"
+    guard.reset()
+    assert guard.check([0.1, 0.0], 13 * PERIOD_NS).values is None, "activated anew"
+
+
+@pytest.mark.parametrize("wanted", [0.15, 0.0, -0.15])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0])
+def test_a_robot_that_stands_outside_its_limits_is_not_commanded_from_afar(wanted, scale):
+    guard = make_guard(rate_limit=(0.5, 0.5), stands=(0.3, 0.0))
+    command = guard.check([wanted, 0.0], PERIOD_NS)
+    assert command.values is None
+    assert "velocity_x stands at 0.3 m, outside of its limits -0.15 to 0.15" in command.reason
+    # Within what one command may change, the first command brings it inside.
+    guard = make_guard(rate_limit=(0.5, 0.5), stands=(0.19, 0.0))
+    guard.speed_scale = scale
+    first = guard.check([wanted, 0.0], PERIOD_NS).values[0]
+    assert 0.14 - 1e-12 <= first <= 0.15
+
+
+def test_a_contract_that_does_not_tell_where_positions_are_measured_is_refused():
+    values = load_contract("push_t").to_dict()
+    values["action"]["fields"][1].update(unit="m", hold="last")
+    with pytest.raises(ContractError, match="velocity_y holds at its last .*add measured: NAME"):
+        MeasuredPositions(Contract.from_dict(values), 0.5)
+    velocities = MeasuredPositions(load_contract("push_t"), 0.5)
+    assert velocities.topics == {} and velocities.missing(0) == ("", "")
 
 
 def test_a_clock_that_goes_back_holds_once_and_then_goes_on():
@@ -125,6 +208,7 @@ def test_no_input_whatever_leads_outside_the_limits():
         (([0.0], [1.0], [0.0], [0.0], 0.1), "rate_limit"),
         (([0.0], [1.0], [1.0], [2.0], 0.1), "hold 2.0"),
         (([0.0], [1.0], [1.0], [0.0], 0.0), "control period"),
+        (([0.0], [1.0], [1.0], ["last"], 0.1), "measurement of where it stands"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(arguments, words):
@@ -150,7 +234,7 @@ def test_the_speed_scale_goes_from_hold_towards_the_command():
 
 
 def test_scaled_positions_go_a_share_of_the_way_from_the_last_one():
-    guard = make_guard(hold=("last", "last"))
+    guard = make_guard(stands=(0.1, 0.0))
     first = guard.check([0.1, 0.0], PERIOD_NS)
     np.testing.assert_allclose(first.values, [0.1, 0.0])
     guard.speed_scale = 0.5
