@@ -104,7 +104,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nine of ten pictures lost", GOES_ON, pictures(drop_all_but(10))),
     Fault("pictures 0.2 s late", GOES_ON, pictures(delay(0.2))),
     Fault("pictures 0.7 s late", HOLDS, pictures(delay(0.7)), words="old"),
-    Fault("pictures 0 to 0.27 s late", GOES_ON, pictures(jitter)),
+    # They come in bursts, three a second: a plan may be used up before the next one is there.
+    Fault("pictures 0 to 0.27 s late", GOES_ON, pictures(jitter), pauses=True),
     # It moves after each burst, and holds until the next.
     Fault("pictures in bursts of 1.2 s", GOES_ON, pictures(burst), 4.0, "old",
           pauses=True),
