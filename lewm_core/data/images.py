@@ -226,7 +226,7 @@ def _check_png_chunks(view: memoryview) -> None:
         position += 12 + length
         if position > len(view):
             raise ImageError(
-                f"a PNG picture is damaged: it claims a chunk of {length} bytes, and ends before that"
+                f"a PNG picture is damaged: it claims a chunk of {length} bytes that are not there"
             )
 
 
