@@ -56,7 +56,8 @@ def _raw_image(rng: random.Random) -> Any:
 
     width, height = material.WIDTH, material.HEIGHT
     message = Image(encoding="rgb8", width=width, height=height, step=3 * width)
-    message.data = bytes(3 * width * height)
+    # A black picture would be refused before it is looked at more closely.
+    message.data = rng.randbytes(3 * width * height)
     extremes = (0, 1, width - 1, 2**16, 2**31, 2**32 - 1)
     for _ in range(rng.choice((0, 1, 1, 2))):
         key = rng.choice(("encoding", "width", "height", "step", "data", "is_bigendian"))

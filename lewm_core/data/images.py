@@ -20,6 +20,7 @@ from lewm_core.validation import nearest
 #: Channels of the raw encodings that need nothing but numpy and OpenCV.
 ENCODINGS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Bytes of a JPEG or PNG file.
 LARGEST_COMPRESSED = 64 * 2**20
 
@@ -108,6 +109,7 @@ def decode_compressed(data: Any) -> np.ndarray:
         )
     width, height = picture_size(packed.data)
     _check_size(width, height)
+    _check_png_chunks(packed.data)
     try:
         picture = cv2.imdecode(packed, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -147,7 +149,7 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int]:
     """
     view = memoryview(data)
     try:
-        if bytes(view[:8]) == b"\x89PNG\r\n\x1a\n":
+        if bytes(view[:8]) == _PNG_SIGNATURE:
             width, height = struct.unpack_from(">II", view, 16)
             return width, height
         if bytes(view[:3]) == b"\xff\xd8\xff":
@@ -204,6 +206,28 @@ def _check_size(width: int, height: int) -> None:
             f"a picture claims {width} x {height} px; more than "
             f"{LARGEST_PIXELS // 1_000_000} megapixels are refused"
         )
+
+
+def _check_png_chunks(view: memoryview) -> None:
+    """Check that a PNG's chunks end inside it; another file has none.
+
+    OpenCV asks for the memory that a chunk claims, up to 2 GiB, before it looks for its bytes.
+
+    Raises:
+        ImageError: One claims more bytes than there are.
+    """
+    if bytes(view[:8]) != _PNG_SIGNATURE:
+        return
+    position, kind = 8, b""
+    # What comes after the end is not read.
+    while kind != b"IEND" and position + 8 <= len(view):
+        (length,) = struct.unpack_from(">I", view, position)
+        kind = bytes(view[position + 4 : position + 8])
+        position += 12 + length
+        if position > len(view):
+            raise ImageError(
+                f"a PNG picture is damaged: it claims a chunk of {length} bytes that are not there"
+            )
 
 
 def _jpeg_size(view: memoryview) -> tuple[int, int]:

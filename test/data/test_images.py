@@ -104,6 +104,14 @@ def test_a_picture_that_breaks_off() -> None:
         decode_compressed(packed.tobytes()[:200])
 
 
+def test_a_png_that_claims_a_chunk_of_a_gigabyte_is_refused_before_that_is_asked_for() -> None:
+    data = bytearray(cv2.imencode(".png", RGB)[1].tobytes())
+    # OpenCV would take the memory first and look for the bytes then.
+    data[data.index(b"IDAT") - 4 : data.index(b"IDAT")] = struct.pack(">I", 2**30)
+    with pytest.raises(ImageError, match="claims a chunk of 1073741824 bytes"):
+        decode_compressed(bytes(data))
+
+
 def test_prepare_crops_then_averages() -> None:
     pixels = np.zeros((12, 16, 3), np.uint8)
     pixels[2:10:2, 4:12] = 100
