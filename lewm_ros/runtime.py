@@ -2,14 +2,15 @@
 
 One teardown path for SIGINT, SIGTERM, an error and a node that has finished: the executor is
 shut down and its thread joined, the node's own ``close()`` runs while it can still publish,
-then the node is destroyed and rclpy shut down. rclpy's own signal handlers invalidate the
-context at once, so that nothing could be published any more (a hold command, say); they are not
-installed here.
+then the node is destroyed and rclpy shut down; a middleware that does not let go is ended hard.
+rclpy's own signal handlers invalidate the context at once, so that nothing could be published any
+more (a hold command, say); they are not installed here.
 """
 
 from __future__ import annotations
 
 import difflib
+import faulthandler
 import signal
 import sys
 import threading
@@ -29,6 +30,10 @@ __all__ = [
 _RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
 
 _JOIN_TIMEOUT_S = 10.0
+
+#: s for the middleware to let go of a node; then the process ends with status 1 and the stacks of
+#: its threads on stderr. Less than the 15 s that launch files give before SIGTERM and SIGKILL.
+_DESTROY_TIMEOUT_S = 10.0
 
 
 class _Stop:
@@ -230,7 +235,13 @@ def _run(
         # From here on a second signal changes nothing: end_node has been called.
         for node in nodes:
             _close(node)
+        # All that a node owes is done. Fast DDS has been seen to wait for ever in what follows;
+        # this thread is not Python's, so it ends the process whatever holds the interpreter.
+        faulthandler.dump_traceback_later(_DESTROY_TIMEOUT_S, exit=True)
+        for node in nodes:
+            node.destroy_node()
         rclpy.try_shutdown()
+        faulthandler.cancel_dump_traceback_later()
     return _stop.status, _stop.error
 
 
@@ -240,7 +251,6 @@ def _close(node: Any) -> None:
             node.close()
     except Exception as error:
         _stop.error = _stop.error or error
-    node.destroy_node()
 
 
 def _spin(executor: Any) -> None:

@@ -75,6 +75,36 @@ def test_a_signal_ends_a_node_cleanly_and_a_second_one_changes_nothing(graph, nu
     assert "Traceback" not in process.output()
 
 
+STUCK = """
+import ctypes, sys
+import lewm_ros.runtime as runtime
+from rclpy.node import Node
+
+class Stuck(Node):
+    def __init__(self):
+        super().__init__("stuck")
+        runtime.end_node()
+
+    def destroy_node(self):
+        print("closed, and stuck", flush=True)
+        # PyDLL keeps the interpreter's lock, as a middleware that spins in a call may.
+        ctypes.PyDLL(None).sleep(60)
+
+runtime._DESTROY_TIMEOUT_S = 1.0
+sys.exit(runtime.run_node(Stuck))
+"""
+
+
+def test_a_middleware_that_does_not_let_go_cannot_keep_the_process(graph):
+    result = subprocess.run(
+        [sys.executable, "-c", STUCK], env=graph.environment, capture_output=True, text=True,
+        timeout=40.0,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "closed, and stuck" in result.stdout
+    assert "Timeout" in result.stderr and "destroy_node" in result.stderr
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lewm_ros.scene", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60.0)
