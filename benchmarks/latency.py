@@ -58,7 +58,7 @@ from lewm_core.evaluation.report import describe_machine
 from lewm_core.paths import checkpoint_path
 from lewm_core.planning import load_planner_config, planner_for
 from lewm_core.scenes import make_scene
-from lewm_ros.dds import abandoned_files, apply_profile, clean_shared_memory
+from lewm_ros.dds import abandoned_files, apply_profile, clean_shared_memory, domain_files
 from lewm_ros.missing import ros_imports
 from lewm_ros.processes import NodeProcess, isolated_environment
 
@@ -77,8 +77,6 @@ _MEMORY_JUDGED_S = 300.0
 _SAMPLE_S = 0.5
 #: Files in /dev/shm are judged when they are older than `lewm_ros.dds` waits before it does.
 _SETTLE_S = 6.0
-#: Port numbers of RTPS (DDSI-RTPS 2.5, section 9.6.2): of domain 0, and from one to the next.
-_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
 
 
 # --- running ------------------------------------------------------------------------------------
@@ -174,7 +172,7 @@ def _run(
     apply_profile()
     logs = (options.logs or scratch) / f"{rate:g}hz"
     clean_shared_memory()
-    ports = _port_files(int(os.environ["ROS_DOMAIN_ID"]))
+    ports = domain_files(int(os.environ["ROS_DOMAIN_ID"]))
     scene_parameters = {
         "scene": contract.name, "contract": scratch / CONTRACT_FILE, "seed": options.seed,
         "camera_rate": rate, "publish_clock": False,
@@ -202,7 +200,7 @@ def _run(
             _pursue(options, observer, tasks, pids, check)
         time.sleep(_SETTLE_S)
         tracebacks = sum(log.read_text().count("Traceback") for log in logs.glob("*.log"))
-        shared = {*abandoned_files(), *_port_files(int(os.environ["ROS_DOMAIN_ID"]))} - ports
+        shared = {*abandoned_files(), *domain_files(int(os.environ["ROS_DOMAIN_ID"]))} - ports
         left = {"tracebacks": tracebacks, "shared_memory_left": len(shared)}
         return observer.seen, left
     finally:
@@ -224,14 +222,6 @@ def _start(
     program = ["-m", "lewm_ros.composed", *parameters]
     log = logs / "composed.log"
     return {"planner": NodeProcess("composed", together, os.environ, log, program=program)}
-
-
-def _port_files(domain: int) -> set[Path]:
-    """Return the shared memory in which processes of a ROS domain receive."""
-    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain
-    numbers = range(first, first + _PORTS_PER_DOMAIN)
-    names = (f"/dev/shm/fastrtps_port{number}" for number in numbers)
-    return {path for path in map(Path, names) if path.exists()}
 
 
 def _pursue(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,12 @@ PROFILE_VARIABLES = {2: "FASTRTPS_DEFAULT_PROFILES_FILE", 3: "FASTDDS_DEFAULT_PR
 
 #: A lock file younger than this may belong to a process that has not locked it yet.
 _SETTLED_S = 5.0
+
+#: Ports of RTPS (DDSI-RTPS 2.5, section 9.6.2), UDP and shared memory alike: of domain 0, from one
+#: domain to the next, from a domain's first to the first at which a participant hears of others;
+#: every other one is a further participant's. And how many participants are looked for.
+_FIRST_PORT, _PORTS_PER_DOMAIN, _UNICAST_OFFSET = 7400, 250, 10
+_PARTICIPANTS = 30
 
 
 def apply_profile(name: str = "host") -> Path | None:
@@ -87,6 +94,39 @@ def abandoned_files(folder: Path = Path("/dev/shm")) -> list[Path]:
         candidates = (segment, lock, lock.with_name(f"sem.{segment.name}_mutex"))
         files += [path for path in candidates if path.exists()]
     return files
+
+
+def domain_in_use(domain: int) -> bool:
+    """Return whether a process of this machine takes part in a ROS domain."""
+    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain + _UNICAST_OFFSET
+    for port in range(first, first + 2 * _PARTICIPANTS, 2):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                return True
+    return False
+
+
+def domain_files(domain: int, folder: Path = Path("/dev/shm")) -> set[Path]:
+    """Return the shared memory in which processes of a ROS domain receive, with its locks.
+
+    Whoever sends to a process that was killed makes its file anew, and nobody removes it then.
+    """
+    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain
+    found: set[Path] = set()
+    for number in range(first, first + _PORTS_PER_DOMAIN):
+        for library in ("fastrtps", "fastdds"):
+            name = f"{library}_port{number}"
+            found |= {folder / name, folder / f"{name}_el", folder / f"sem.{name}_mutex"}
+    return {path for path in found if path.exists()}
+
+
+def clean_domain(domain: int) -> None:
+    """Remove what killed processes left of a ROS domain, if no process takes part in it."""
+    if not domain_in_use(domain):
+        for path in domain_files(domain):
+            path.unlink(missing_ok=True)
 
 
 def _is_abandoned(lock: Path) -> bool:

@@ -10,7 +10,6 @@ import itertools
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,22 +19,10 @@ from types import TracebackType
 from typing import Any
 
 from lewm_core.errors import UserError
+from lewm_ros.dds import clean_domain, domain_in_use
 
 #: Domains 1 to 100 avoid the ephemeral ports of Linux (ROS 2 documentation, "The ROS_DOMAIN_ID").
 _DOMAINS = range(1, 101)
-#: UDP ports of RTPS (DDSI-RTPS 2.5, section 9.6.2): where the first participant of domain 0 hears
-#: of others, and from one domain to the next.
-_FIRST_PORT, _PORTS_PER_DOMAIN = 7410, 250
-
-
-def domain_in_use(domain: int) -> bool:
-    """Return whether a process of this machine takes part in a ROS domain."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(("", _FIRST_PORT + _PORTS_PER_DOMAIN * domain))
-        except OSError:
-            return True
-    return False
 
 
 def isolated_environment(domain: int | None = None) -> dict[str, str]:
@@ -48,6 +35,7 @@ def isolated_environment(domain: int | None = None) -> dict[str, str]:
     if chosen is None:
         domains = random.SystemRandom().sample(_DOMAINS, len(_DOMAINS))
         chosen = next(itertools.filterfalse(domain_in_use, domains), domains[0])
+        clean_domain(chosen)
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(chosen)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

@@ -21,8 +21,8 @@ from typing import IO, Any
 
 import pytest
 
-from lewm_ros.dds import apply_profile, clean_shared_memory
-from lewm_ros.processes import NodeProcess, domain_in_use, isolated_environment
+from lewm_ros.dds import apply_profile, clean_domain, clean_shared_memory, domain_in_use
+from lewm_ros.processes import NodeProcess, isolated_environment
 from test.helpers import wait_until
 
 START_TIMEOUT_S = 40.0
@@ -198,5 +198,6 @@ def _free_domain() -> tuple[int, IO[str]]:
             # By no test: a demo or a benchmark beside it.
             lock.close()
             continue
+        clean_domain(domain)
         return domain, lock
     raise RuntimeError("all ROS domains are in use by other tests")
