@@ -121,7 +121,7 @@ def late_and_alone(graph, robot):
     values["cameras"].append({**values["cameras"][0], "name": "wrist", "topic": "/wrist/image"})
     save_contract(Contract.from_dict(values), graph.folder / "two.yaml")
     robot.size, robot.stamp_offset_s = (160, 120), -2.0
-    return {"contract": graph.folder / "two.yaml", "wait": 1.0}
+    return {"contract": graph.folder / "two.yaml"}
 
 
 def still_and_latched(graph, robot):
