@@ -17,10 +17,7 @@ from lewm_core.scenes import make_expert
 from lewm_ros.runtime import end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.expert"):
-    from rclpy.client import Client
     from rclpy.duration import Duration
-    from rclpy.lifecycle import LifecyclePublisher
-    from rclpy.qos import QoSProfile
     from std_srvs.srv import Trigger
 
     from lewm_ros import qos
@@ -107,20 +104,18 @@ class ExpertNode(ManagedNode):
         self._recording = False
         self._episode_done = threading.Event()
         self._closing = threading.Event()
-        self._commands = self._make_publisher(
+        self._commands = self.make_publisher(
             message_class(action.message), action.topic, qos.COMMAND
         )
-        self._events = self._make_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
-        for kind, topic, callback, profile in (
-            (message_class(state.message), state.topic, self._on_state, qos.STATE),
-            (EpisodeEvent, "/episode", self._on_event, qos.EPISODE),
-        ):
-            subscription = self.create_subscription(kind, topic, callback, profile)
-            self.free_later(self.destroy_subscription, subscription)
+        self._events = self.make_publisher(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
+        self.make_subscription(
+            message_class(state.message), state.topic, self._on_state, qos.STATE
+        )
+        self.make_subscription(EpisodeEvent, "/episode", self._on_event, qos.EPISODE)
         recorder = _full_name(settings["recorder"] or "none")
-        self._reset = self._make_client(ResetScene, f"{_full_name(settings['scene_node'])}/reset")
-        self._recorder_start = self._make_client(Trigger, f"{recorder}/start_episode")
-        self._recorder_stop = self._make_client(Trigger, f"{recorder}/stop_episode")
+        self._reset = self.make_client(ResetScene, f"{_full_name(settings['scene_node'])}/reset")
+        self._recorder_start = self.make_client(Trigger, f"{recorder}/start_episode")
+        self._recorder_stop = self.make_client(Trigger, f"{recorder}/stop_episode")
 
     def activate(self) -> None:
         """Begin to drive, where it was ended."""
@@ -140,16 +135,6 @@ class ExpertNode(ManagedNode):
             # Without waiting for an answer: it would come through the executor, which is here.
             self._recorder_stop.call_async(Trigger.Request())
             self._recording = False
-
-    def _make_publisher(self, kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
-        publisher = self.create_lifecycle_publisher(kind, topic, profile)
-        self.free_later(self.destroy_lifecycle_publisher, publisher)
-        return publisher
-
-    def _make_client(self, kind: type, name: str) -> Client:
-        client = self.create_client(kind, name)
-        self.free_later(self.destroy_client, client)
-        return client
 
     # In the executor's thread.
 

@@ -14,9 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecyclePublisher,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 
 from lewm_core.errors import UserError
 from lewm_ros.parameters import (
@@ -139,6 +147,30 @@ class ManagedNode(LifecycleNode):
     def free_later(self, free: Callable[..., Any], *arguments: Any) -> None:
         """Call ``free(*arguments)`` in cleanup, the newest first."""
         self._made.callback(free, *arguments)
+
+    def make_publisher(self, kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
+        """Return a publisher that is silent unless the node is active; freed in cleanup."""
+        publisher = self.create_lifecycle_publisher(kind, topic, profile)
+        self.free_later(self.destroy_lifecycle_publisher, publisher)
+        return publisher
+
+    def make_subscription(
+        self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile
+    ) -> Subscription:
+        """Return a subscription that is freed in cleanup."""
+        subscription = self.create_subscription(kind, topic, callback, profile)
+        self.free_later(self.destroy_subscription, subscription)
+        return subscription
+
+    def make_service(self, kind: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """Answer a service until cleanup."""
+        self.free_later(self.destroy_service, self.create_service(kind, name, callback))
+
+    def make_client(self, kind: type, name: str) -> Client:
+        """Return a service's client that is freed in cleanup."""
+        client = self.create_client(kind, name)
+        self.free_later(self.destroy_client, client)
+        return client
 
     def close(self) -> None:
         """Deactivate and free everything; called when the process ends, whatever ends it."""

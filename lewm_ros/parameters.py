@@ -6,7 +6,6 @@ cannot disagree.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from lewm_ros.runtime import declare
+from lewm_ros.runtime import RCLPY_PARAMETERS, declare, nearest
 
 
 class Change(enum.Enum):
@@ -53,7 +52,6 @@ class Declaration:
 
 #: rclpy's own, of every node.
 _ROS_TIME = Declaration("use_sim_time", False, "Follow /clock.")
-_RCLPY_PARAMETERS = (_ROS_TIME.name, "start_type_description_service")
 
 
 def declare_parameters(node: Node, table: Sequence[Declaration]) -> None:
@@ -97,10 +95,8 @@ def as_declared(node: Node, changes: Sequence[Parameter]) -> tuple[list[Paramete
     for change in changes:
         name = f"parameter {change.name!r}"
         if not node.has_parameter(change.name):
-            known = [known for known in node._parameters if known not in _RCLPY_PARAMETERS]
-            near = difflib.get_close_matches(change.name, known, 1)
-            meant = f", did you mean {near[0]!r}?" if near else ""
-            return [], f"{name} is not known{meant}"
+            known = [known for known in node._parameters if known not in RCLPY_PARAMETERS]
+            return [], f"{name} is not known{nearest(change.name, known)}"
         kind = node.get_parameter(change.name).type_
         if (kind, change.type_) == (Parameter.Type.DOUBLE, Parameter.Type.INTEGER):
             change = Parameter(change.name, kind, float(change.value))

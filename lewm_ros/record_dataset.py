@@ -102,19 +102,13 @@ class RecordDatasetNode(ManagedNode):
         self._make_timer(0.2, self._connect)
         self._events: Any = None
         if settings["follow_events"]:
-            self._events = self.create_subscription(
+            self._events = self.make_subscription(
                 EpisodeEvent, "/episode", self._on_event, qos.EPISODE
             )
-            self.free_later(self.destroy_subscription, self._events)
             self._make_timer(_SETTLE_PERIOD_S, self._close_settled)
-        for kind, name, answer in (
-            (Trigger, "start_episode", self._on_start),
-            (Trigger, "stop_episode", self._on_stop),
-            (LabelEpisode, "label_episode", self._on_label),
-        ):
-            self.free_later(
-                self.destroy_service, self.create_service(kind, f"~/{name}", answer)
-            )
+        self.make_service(Trigger, "~/start_episode", self._on_start)
+        self.make_service(Trigger, "~/stop_episode", self._on_stop)
+        self.make_service(LabelEpisode, "~/label_episode", self._on_label)
         self._connect()
 
     def activate(self) -> None:

@@ -23,11 +23,12 @@ from lewm_ros.dds import apply_profile
 from lewm_ros.missing import require_ros, ros_imports
 
 __all__ = [
-    "declare", "end_node", "log_parameters", "require_ros", "ros_imports", "run_node", "run_nodes",
+    "RCLPY_PARAMETERS", "declare", "end_node", "log_parameters", "nearest", "require_ros",
+    "ros_imports", "run_node", "run_nodes",
 ]  # fmt: skip
 
 #: Parameters that rclpy itself declares or reads.
-_RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
+RCLPY_PARAMETERS = ("use_sim_time", "start_type_description_service")
 
 _JOIN_TIMEOUT_S = 10.0
 
@@ -176,7 +177,7 @@ def declare(
     if choices and value not in choices:
         raise ConfigError(
             f"parameter {name}: {value!r} is not one of {', '.join(choices)}"
-            + _nearest(str(value), choices)
+            + nearest(str(value), choices)
         )
     return value
 
@@ -273,15 +274,16 @@ def _check_overrides(node: Any) -> None:
         ConfigError: Naming the parameter and the nearest one.
     """
     for name in node._parameter_overrides:
-        if node.has_parameter(name) or name in _RCLPY_PARAMETERS or name.startswith("qos_"):
+        if node.has_parameter(name) or name in RCLPY_PARAMETERS or name.startswith("qos_"):
             continue
-        known = [known for known in node._parameters if known not in _RCLPY_PARAMETERS]
+        known = [known for known in node._parameters if known not in RCLPY_PARAMETERS]
         raise ConfigError(
-            f"parameter {name}: {node.get_name()} has no such parameter" + _nearest(name, known)
+            f"parameter {name}: {node.get_name()} has no such parameter" + nearest(name, known)
         )
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Return the end of a message about a word that is not known: the nearest, or all there are."""
     matches = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {matches[0]}?" if matches else f"; it has {', '.join(sorted(known))}"
 

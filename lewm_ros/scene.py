@@ -17,8 +17,6 @@ from lewm_ros.runtime import end_node, ros_imports, run_node
 
 with ros_imports("lewm_ros.scene"):
     from rclpy.duration import Duration
-    from rclpy.lifecycle import LifecyclePublisher
-    from rclpy.qos import QoSProfile
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import CompressedImage
 
@@ -108,12 +106,10 @@ class SceneNode(ManagedNode):
         )
         self._loop.start()
         self.free_later(self._loop.stop)
-        commands = self.create_subscription(
+        self.make_subscription(
             message_class(action.message), action.topic, self._on_command, qos.COMMAND
         )
-        self.free_later(self.destroy_subscription, commands)
-        reset = self.create_service(ResetScene, "~/reset", self._on_reset)
-        self.free_later(self.destroy_service, reset)
+        self.make_service(ResetScene, "~/reset", self._on_reset)
         self._pictures = ", ".join(
             f"{camera.topic} {camera.size[0]}x{camera.size[1]}" for camera in cameras
         )
@@ -189,16 +185,11 @@ class SceneNode(ManagedNode):
     # What comes in, in the executor's thread.
 
     def _make_publishers(self, parameters: dict[str, Any]) -> None:
-        def make(kind: type, topic: str, profile: QoSProfile) -> LifecyclePublisher:
-            publisher = self.create_lifecycle_publisher(kind, topic, profile)
-            self.free_later(self.destroy_lifecycle_publisher, publisher)
-            return publisher
-
         profiles = {"reliable": qos.CAMERA_PUBLISHER, "sensor_data": qos.CAMERA_SENSOR_DATA}
         self._camera_publishers, self._fillers = {}, {}
         for camera in self._contract.cameras:
             camera_class = message_class(camera.message)
-            self._camera_publishers[camera.name] = make(
+            self._camera_publishers[camera.name] = self.make_publisher(
                 camera_class, camera.topic, profiles[parameters["camera_qos"]]
             )
             # None: compressed.
@@ -209,16 +200,18 @@ class SceneNode(ManagedNode):
             )
         states = self._contract.states
         self._state_publisher = (
-            make(message_class(states[0].message), states[0].topic, qos.STATE)
+            self.make_publisher(message_class(states[0].message), states[0].topic, qos.STATE)
             if states
             else None
         )
         self._clock_publisher = (
-            make(Clock, "/clock", qos.CLOCK_PUBLISHER)
+            self.make_publisher(Clock, "/clock", qos.CLOCK_PUBLISHER)
             if parameters["publish_clock"]
             else None
         )
-        self._episode_publisher = make(EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER)
+        self._episode_publisher = self.make_publisher(
+            EpisodeEvent, "/episode", qos.EPISODE_PUBLISHER
+        )
 
     def _on_command(self, message: Any) -> None:
         if not self._active:

@@ -103,7 +103,7 @@ def test_parameters_change_where_that_is_safe_and_are_refused_by_name_where_not(
     assert "'checkpoint'" in driver.set_parameter("checkpoint", "other")
     assert "range" in driver.set_parameter("replan_rate", -1.0)
     assert "'replan_rate' takes double" in driver.set_parameter("replan_rate", "fast")
-    assert "mean 'replan_rate'?" in driver.set_parameter("replan_rat", 4.0)
+    assert "did you mean replan_rate?" in driver.set_parameter("replan_rat", 4.0)
     assert "nan" in driver.set_parameter("replan_rate", math.nan)
     # What comes of `ros2 param set /planner replan_rate 5`.
     assert driver.set_parameter("replan_rate", 5) == ""
