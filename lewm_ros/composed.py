@@ -21,8 +21,8 @@ from lewm_ros.runtime import run_nodes
 NODES = {
     "planner": ("lewm_ros.planner.node", "PlannerNode"),
     "expert": ("lewm_ros.expert", "ExpertNode"),
-    "scene": ("lewm_ros.scene", "SceneNode"),
-    "record_dataset": ("lewm_ros.record_dataset", "RecordDatasetNode"),
+    "scene": ("lewm_ros.scene.node", "SceneNode"),
+    "record_dataset": ("lewm_ros.record_dataset.node", "RecordDatasetNode"),
 }
 
 _HELP = f"""Several nodes in one process: {', '.join(NODES)}.

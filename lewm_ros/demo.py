@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 import lewm_core
 from lewm_core.commands.runner import make_parser, run_command
-from lewm_core.data.contract import CONTRACT_FILE, Camera, Contract, save_contract
+from lewm_core.data.contract import CONTRACT_FILE, Contract, save_contract
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.observation import render_cameras
 from lewm_core.errors import UserError
 from lewm_core.evaluation import closed_loop

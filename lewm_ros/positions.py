@@ -1,8 +1,9 @@
-"""Where a robot that takes positions stands, before its first command. No ROS in here.
+"""Where a robot that takes positions stands. No ROS in here.
 
 A velocity of 0 is standing still wherever the robot is; a position is a place to go to, and the
 first one may be anywhere. So the first command begins where the robot says that it stands, and as
-long as it does not say so nothing is commanded.
+long as it does not say so nothing is commanded. From then on the robot must be about where it was
+sent: one that was moved by somebody else would jump back, at the full power of its drives.
 """
 
 from __future__ import annotations
@@ -72,20 +73,20 @@ class MeasuredPositions:
         self._heard.clear()
 
     def missing(self, now_ns: int) -> tuple[str, str]:
-        """Return the topic that does not tell, and why nothing is commanded; empty if all do."""
+        """Return the topic that does not tell, and what it lacks; empty if all tell."""
         for topic, wanted in self.topics.items():
             if topic not in self._heard:
-                return topic, f"nothing is commanded until {topic} is heard: {_stands(wanted)}"
+                return topic, f"{topic} is not heard, {_stands(wanted)}"
             stamp_ns, values = self._heard[topic]
             age_s = (now_ns - stamp_ns) * _NS
             if age_s > self._timeout_s:
                 return topic, (
-                    f"nothing is commanded: the newest state on {topic} is {age_s:.2f} s old "
+                    f"the newest state on {topic} is {age_s:.2f} s old "
                     f"(limit {self._timeout_s:g} s), {_stands(wanted)}"
                 )
             broken = [name for name in wanted if not math.isfinite(values[name])]
             if broken:
-                return topic, f"nothing is commanded: {', '.join(broken)} on {topic} is not finite"
+                return topic, f"{', '.join(broken)} on {topic} is not finite"
         return "", ""
 
     def outside(self, reach: NDArray[np.float64]) -> str:
@@ -99,6 +100,20 @@ class MeasuredPositions:
                 return (
                     f"{field.name} stands at {value:.4g} {field.unit}, outside of its limits "
                     f"{field.lower:g} to {field.upper:g}: bring it inside by other means"
+                )
+        return ""
+
+    def astray(self, sent: NDArray[np.float64]) -> str:
+        """Return which axis is not where it was sent, a sentence; empty if all are about there.
+
+        Args:
+            sent: ``(A,)`` the command published last.
+        """
+        for field, value, place in zip(self._axes, self.values(), sent, strict=True):
+            if field.measured is not None and abs(value - place) > field.allowed_deviation:
+                return (
+                    f"{field.name} was sent to {place:.4g} {field.unit} and stands at {value:.4g} "
+                    f"(path_tolerance {field.allowed_deviation:.4g})"
                 )
         return ""
 

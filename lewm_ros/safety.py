@@ -70,7 +70,7 @@ class CommandGuard:
         hold: ``A`` values of the hold command, each a number or "last".
         control_period_s: Seconds between two commands; the rate limit never allows more change
             at once than in one such period, however long the last command is ago.
-        positions: Where the robot stands before the first command; needed where a hold is "last".
+        positions: Where the robot stands; needed where a hold is "last".
 
     Raises:
         ContractError: The limits are not finite, do not enclose the hold command, or differ in
@@ -97,6 +97,10 @@ class CommandGuard:
         self.counters = GuardCounters()
         #: Whether the command given last moves the robot by more than a little.
         self.moving = False
+        #: Whether commands reach the robot; if not, it need not be where it was sent.
+        self.drives = True
+        #: Why the robot is not where it was sent, until `go_on`; empty if it is.
+        self.astray = ""
         self._speed_scale = 1.0
         self._moves = np.array(
             [
@@ -127,21 +131,29 @@ class CommandGuard:
         """Forget the last command and the counters: the node was activated anew."""
         self.counters = GuardCounters()
         self.moving = False
+        self.astray = ""
         self._last_values = None
         self._last_ns = None
 
-    def why_no_start(self, now_ns: int) -> tuple[str, str]:
-        """Why no first position can be commanded, and the topic that lacks; empty if one can.
+    def go_on(self) -> None:
+        """Begin again where the robot stands, after it went `astray`: somebody said that it may."""
+        self.astray = ""
+
+    def why_no_position(self, now_ns: int) -> tuple[str, str]:
+        """Why no position can be commanded, and the topic that lacks; empty if one can.
 
         Args:
             now_ns: ROS time.
         """
-        if HOLD_LAST not in self._hold or self._last_values is not None:
+        if HOLD_LAST not in self._hold:
             return "", ""
+        if self.astray:
+            return self.astray, ""
         topic, problem = self._positions.missing(now_ns)
-        if problem:
-            return problem, topic
-        return self._positions.outside(self._rate_limit * self._period_s), ""
+        if self._last_values is None:
+            problem = problem or self._positions.outside(self._rate_limit * self._period_s)
+            problem = problem and f"nothing is commanded: {problem}"
+        return problem, topic
 
     def check(
         self, values: ArrayLike | None, now_ns: int, deadline_ns: int | None = None,
@@ -155,6 +167,7 @@ class CommandGuard:
             deadline_ns: After this time the command is too old; None: no deadline.
             reason: Why there are no values, if there are none.
         """
+        self.watch(now_ns)
         problem = self._problem(values, now_ns, deadline_ns, reason)
         if problem:
             return self.hold(problem, now_ns)
@@ -178,12 +191,29 @@ class CommandGuard:
             reason: Why, a sentence for an operator.
             now_ns: ROS time.
         """
+        self.watch(now_ns)
         self.counters.held += 1
         self.moving = False
         values = self._hold_values()
         if values is not None:
             self._remember(values, now_ns)
         return SafeCommand(values, hold=True, reason=reason or "no command")
+
+    def watch(self, now_ns: int) -> None:
+        """See whether the robot is about where it was sent; if not, it is `astray`.
+
+        Then nothing is published any more, not even the last position: the robot would jump there
+        as soon as whatever keeps it away lets go.
+
+        Args:
+            now_ns: ROS time.
+        """
+        if HOLD_LAST not in self._hold or self._last_values is None or not self.drives:
+            return
+        if not self._positions.missing(now_ns)[1]:
+            self.astray = self._positions.astray(self._last_values)
+            if self.astray:
+                self._last_values = None
 
     def _problem(
         self, values: ArrayLike | None, now_ns: int, deadline_ns: int | None, reason: str
@@ -203,7 +233,7 @@ class CommandGuard:
             return f"the clock went back by {late_s:.2f} s"
         if deadline_ns is not None and now_ns > deadline_ns:
             return f"the command is {(now_ns - deadline_ns) * 1e-9:.2f} s past its deadline"
-        return self.why_no_start(now_ns)[0]
+        return self.why_no_position(now_ns)[0]
 
     def _scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._speed_scale == 1.0:

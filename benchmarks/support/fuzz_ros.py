@@ -353,7 +353,7 @@ def _make_name(rng: random.Random, _: Path, folder: Path) -> None:
 
 
 def _load_name(folder: Path) -> None:
-    from lewm_ros.dataset_folder import free_folder
+    from lewm_ros.record_dataset.dataset_folder import free_folder
 
     out = folder / "out"
     out.mkdir()

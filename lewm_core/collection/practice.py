@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm_core.collection.recording import EpisodeRecorder, check_scene_contract
-from lewm_core.data.contract import Contract, require_contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_comparison import require_contract
 from lewm_core.data.observation import Observation, ObservationLayout
 from lewm_core.errors import UserError
 from lewm_core.model.world_model import WorldModel

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm_core.data.bags import BagWriter
-from lewm_core.data.contract import Camera, Contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.messages import complete_trajectory, make_message
 from lewm_core.data.observation import render_cameras

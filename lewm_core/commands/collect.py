@@ -204,7 +204,8 @@ def _prepare_folder(out: Path, contract: Any, append: bool) -> None:
     Raises:
         UserError: It holds something, or, with ``append``, another contract.
     """
-    from lewm_core.data.contract import CONTRACT_FILE, contract_differences, load_contract
+    from lewm_core.data.contract import CONTRACT_FILE, load_contract
+    from lewm_core.data.contract_comparison import contract_differences
 
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out takes a folder")

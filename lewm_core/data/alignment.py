@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lewm_core.data.bags import BagReader, RawMessage
-from lewm_core.data.contract import Action, Contract, NumberStream
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import Action, NumberStream
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import BagError
 

@@ -1,17 +1,17 @@
 """Reading rosbag2 bags without ROS: MCAP and sqlite3, whole or cut short.
 
 A bag is a rosbag2 folder, or a bare ``.mcap`` or ``.db3`` file. Bags of plain ``ros2 bag record``
-are read, compressed or split ones too. `BagWriter` (from `bag_writer`) is handed on from here.
+are read, compressed or split ones too. `BagWriter` (from `bag_writer`) and what finds bags (from
+`bag_folders`) are handed on from here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import struct
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,15 +23,16 @@ from rosbags.serde import SerdeError
 from ruamel.yaml import YAMLError
 
 from lewm_core.data.bag_bounds import BoundedReader, require_message
+from lewm_core.data.bag_folders import bag_notes, find_bags, read_metadata, storage_files
 from lewm_core.data.bag_writer import BagWriter, make_qos
-from lewm_core.data.contract import IMAGE_TYPES, Contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import IMAGE_TYPES
 from lewm_core.data.decompression import DECOMPRESSION_ERRORS, unpack_file, unpack_zstd
 from lewm_core.data.definitions import same_as_jazzy, store_for
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.mcap_salvage import SalvagedMcap, SalvageError, salvage
 from lewm_core.data.messages import has_header
-from lewm_core.errors import BagError, ContractError, one_line
-from lewm_core.reading import LARGEST_YAML, ReadingError, parse_yaml, read_bounded_text
+from lewm_core.errors import BagError, ContractError
 
 __all__ = [
     "BagMessage",
@@ -39,6 +40,7 @@ __all__ = [
     "BagWriter",
     "DamagedBagError",
     "RawMessage",
+    "bag_notes",
     "find_bags",
     "make_qos",
     "peek_bag",
@@ -46,7 +48,6 @@ __all__ = [
 ]
 
 _LOGGER = logging.getLogger(__name__)
-_SUFFIXES = (".mcap", ".db3")
 #: What rosbags raises for files that it can make nothing of; it promises nothing narrower.
 _READER_ERRORS = (
     ReaderError, OSError, EOFError, struct.error, TypeError, ValueError, LookupError,
@@ -98,59 +99,6 @@ class BagMessage(NamedTuple):
     message: Any
 
 
-def find_bags(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Return the bags under some paths, sorted by path, each once.
-
-    Args:
-        paths: Bag folders, bare ``.mcap`` or ``.db3`` files, or folders of them at any depth.
-            Hidden folders are left out: half-finished work lies there.
-
-    Raises:
-        BagError: A path does not exist, or there is no bag under it.
-    """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
-    found: dict[Path, None] = {}
-    for path in map(Path, given):
-        if not path.exists():
-            raise BagError(f"{path} does not exist; give a bag, or a folder of bags")
-        under = list(_bags_under(path))
-        if not under:
-            raise BagError(f"{path} holds no bag: no metadata.yaml, no .mcap and no .db3 file")
-        found.update(dict.fromkeys(under))
-    return list(found)
-
-
-def _bags_under(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        if path.suffix in _SUFFIXES:
-            yield path
-        return
-    if (path / "metadata.yaml").is_file():
-        yield path
-        return
-    files = _storage_files(path)
-    # Without metadata.yaml (a killed recorder), the names tell whether these files are one bag.
-    parts = re.compile(re.escape(path.name) + r"(_\d+)?")
-    if files and all(parts.fullmatch(file.stem) for file in files):
-        yield path
-        return
-    yield from files
-    for folder in sorted(path.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            yield from _bags_under(folder)
-
-
-def _storage_files(folder: Path) -> list[Path]:
-    """Return the storage files of a folder; the parts of a split bag in their order."""
-    files = [file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file()]
-    return sorted(
-        files,
-        key=lambda file: [
-            int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)
-        ],
-    )
-
-
 def require_topics(
     path: Path, topics: Mapping[str, str], counts: Mapping[str, int], contract: Contract
 ) -> None:
@@ -194,7 +142,7 @@ def peek_bag(path: str | Path) -> tuple[dict[str, str], dict[str, int]]:
     Raises:
         BagError: As `BagReader`.
     """
-    information = _metadata(Path(path))
+    information = read_metadata(Path(path))
     if information is not None:
         try:
             entries = information["topics_with_message_count"]
@@ -223,34 +171,6 @@ def peek_bag(path: str | Path) -> tuple[dict[str, str], dict[str, int]]:
 def _bytes_of(path: Path) -> int:
     files = [path] if path.is_file() else path.iterdir()
     return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def bag_notes(path: str | Path) -> dict[str, str]:
-    """Return the ``custom_data`` that a bag's writer left in ``metadata.yaml``; often nothing."""
-    information = _metadata(Path(path)) or {}
-    notes = information.get("custom_data")
-    if not isinstance(notes, dict):
-        return {}
-    return {str(key): str(value) for key, value in notes.items()}
-
-
-def _metadata(path: Path) -> dict[str, Any] | None:
-    """Return what a bag folder's ``metadata.yaml`` says; None if there is none, or a broken one."""
-    file = path / "metadata.yaml"
-    if not path.is_dir() or not file.is_file():
-        return None
-    try:
-        # Every bag of a dataset is looked at, so this has to be quick.
-        loaded = parse_yaml(read_bounded_text(file, LARGEST_YAML), quick=True)
-        information = loaded["rosbag2_bagfile_information"]
-        if not isinstance(information["relative_file_paths"], list):
-            raise TypeError("relative_file_paths is not a list")
-        return information
-    except (ReadingError, KeyError, TypeError) as error:
-        _LOGGER.warning(
-            "%s cannot be read (%s); the files beside it are", file, one_line(error)[:200]
-        )
-        return None
 
 
 class BagReader:
@@ -409,7 +329,7 @@ class BagReader:
         """Return the storage files to open, one after the other; packed ones are unpacked."""
         if self.path.is_file():
             return [self.path]
-        information = _metadata(self.path)
+        information = read_metadata(self.path)
         if information is not None:
             names = [Path(str(name)).name for name in information["relative_file_paths"]]
             files = [self.path / name for name in names]
@@ -419,7 +339,7 @@ class BagReader:
             mode = str(information.get("compression_mode") or "none").lower()
             self._packed_messages = mode == "message"
             return [self._unpacked(file) for file in files] if mode == "file" else files
-        files = _storage_files(self.path)
+        files = storage_files(self.path)
         if not files:
             raise BagError(f"{self.path} is no bag: no metadata.yaml, no .mcap and no .db3 file")
         return files

@@ -24,12 +24,8 @@ import numpy as np
 from lewm_core.data.bags import DamagedBagError, find_bags
 from lewm_core.data.cache_bag import Piece
 from lewm_core.data.cache_build import read_bags, survey_bags
-from lewm_core.data.contract import (
-    CONTRACT_FILE,
-    Contract,
-    contract_differences,
-    load_contract,
-)
+from lewm_core.data.contract import CONTRACT_FILE, Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.data.frame_cache import EpisodeIndex, FrameCache, join_caches
 from lewm_core.data.locks import hold_lock
 from lewm_core.errors import BagError, ContractError, UserError

@@ -10,7 +10,8 @@ import numpy as np
 
 from lewm_core.data.alignment import AlignedEpisode, EpisodeStreams, align_streams, read_streams
 from lewm_core.data.bags import BagReader, DamagedBagError, RawMessage
-from lewm_core.data.contract import Camera, Contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.images import decode_message, prepare_picture
 from lewm_core.errors import BagError, ImageError
 

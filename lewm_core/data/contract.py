@@ -7,288 +7,27 @@ checkpoint, so that training and deployment cannot disagree. `docs/contract.md` 
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from lewm_core.data.fields import FieldSelector
-from lewm_core.data.messages import has_header, typestore
+from lewm_core.data.contract_parts import Action, Camera, Name, Seconds, State, StrictModel, Text
 from lewm_core.errors import ConfigError, ContractError
 from lewm_core.paths import config_path, preset_names
-from lewm_core.reading import LARGEST_PIXELS
-from lewm_core.validation import nearest, read_yaml_mapping, suggestion, validate
+from lewm_core.validation import read_yaml_mapping, suggestion, validate
 
 #: Name of the contract inside a dataset folder.
 CONTRACT_FILE = "contract.yaml"
 
-Clock = Literal["header", "receive"]
+#: Keys of an action field that say how a robot is driven: they may be added after the training.
+ADDED_LATER = ("measured", "path_tolerance")
 
 
-def _absolute_topic(value: str) -> str:
-    if re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", value) is None:
-        raise ValueError(f"{value!r} is not an absolute topic such as /camera/image_raw")
-    return value
-
-
-# Upper bounds keep a stranger's contract from asking for terabytes or for longer than a day.
-Finite = Annotated[float, Field(ge=-1e12, le=1e12)]
-Positive = Annotated[float, Field(gt=0, le=1e15)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Topic = Annotated[str, Field(max_length=255), AfterValidator(_absolute_topic)]
-Unit = Annotated[str, Field(min_length=1, max_length=32)]
-Text = Annotated[str, Field(max_length=10_000)]
-Selector = Annotated[str, Field(max_length=255)]
-Pixels = Annotated[int, Field(gt=0, le=65536)]
-Offset = Annotated[int, Field(ge=0, le=65536)]
-
-IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-
-
-class _Strict(BaseModel):
-    """A model that refuses unknown keys and never changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Camera(_Strict):
-    """One camera topic.
-
-    Attributes:
-        name: What the project calls it.
-        topic: Absolute ROS topic.
-        message: ``sensor_msgs/msg/Image`` or ``sensor_msgs/msg/CompressedImage``.
-        size: ``[width, height]`` in pixels of the picture on the topic.
-        crop: ``[x, y, width, height]`` in pixels of the part the model sees; None: all of it.
-        clock: Which stamp aligns it: the message's header or the time of receipt.
-        timeout: s; the planner holds when its newest picture is older.
-    """
-
-    name: Name
-    topic: Topic
-    message: Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"]
-    size: tuple[Pixels, Pixels]
-    crop: tuple[Offset, Offset, Pixels, Pixels] | None = None
-    clock: Clock = "header"
-    timeout: Seconds = 0.5
-
-    @model_validator(mode="after")
-    def _crop_inside(self) -> Camera:
-        if self.size[0] * self.size[1] > LARGEST_PIXELS:
-            raise ValueError(
-                f"size {list(self.size)} is more than {LARGEST_PIXELS // 1_000_000} megapixels"
-            )
-        if self.crop is not None:
-            x, y, width, height = self.crop
-            if x + width > self.size[0] or y + height > self.size[1]:
-                raise ValueError(
-                    f"crop {list(self.crop)} reaches outside the picture of {list(self.size)} px; "
-                    "crop is [x, y, width, height]"
-                )
-        return self
-
-
-class ActionField(_Strict):
-    """One number of the action vector.
-
-    Attributes:
-        name: What the project calls it.
-        selector: Where it is in the command message, such as ``twist.linear.x``.
-        unit: SI, as REP-103 has it: ``m``, ``m/s``, ``rad``, ...
-        lower: Lower limit, in ``unit``.
-        upper: Upper limit, in ``unit``.
-        rate_limit: Largest change per second, in ``unit``/s.
-        hold: The value that stops the robot, or ``last`` to repeat the last command (right for
-            position commands only).
-        measured: Name of the state field that tells where the axis stands, for ``hold: last``: the
-            first command begins there. None: the planner commands nothing for such a field.
-    """
-
-    name: Name
-    selector: Selector
-    unit: Unit
-    lower: Finite
-    upper: Finite
-    rate_limit: Positive
-    hold: Literal["last"] | Finite
-    measured: Name | None = None
-
-    @field_validator("selector")
-    @classmethod
-    def _selector_parses(cls, value: str) -> str:
-        return _parsed(value)
-
-    @field_validator("hold", mode="before")
-    @classmethod
-    def _hold_is_known(cls, value: Any) -> Any:
-        if isinstance(value, str) and value != "last":
-            raise ValueError(f"{value!r} is neither a number nor 'last'")
-        return value
-
-    @model_validator(mode="after")
-    def _limits_in_order(self) -> ActionField:
-        if self.lower >= self.upper:
-            raise ValueError(
-                f"lower {self.lower:g} is not below upper {self.upper:g}; swap or mend the limits"
-            )
-        if self.hold != "last" and not self.lower <= self.hold <= self.upper:
-            raise ValueError(
-                f"hold {self.hold:g} is outside the limits {self.lower:g} to {self.upper:g}"
-            )
-        if self.measured is not None and self.hold != "last":
-            raise ValueError("measured is for a field with hold: last; leave it out")
-        return self
-
-
-class StateField(_Strict):
-    """One number of the scene's or robot's state; read by probes.
-
-    Attributes:
-        name: What the project calls it.
-        selector: Where it is in the message, such as ``position[0]``.
-        unit: SI, as REP-103 has it.
-        proprioceptive: The robot measures it itself, so that a model may be given it, if its
-            training says so (``model.inputs.state``); by default no model is given a state.
-    """
-
-    name: Name
-    selector: Selector
-    unit: Unit
-    proprioceptive: bool = False
-
-    @field_validator("selector")
-    @classmethod
-    def _selector_parses(cls, value: str) -> str:
-        return _parsed(value)
-
-
-class Executed(_Strict):
-    """A topic on which the robot reports the action that it took in truth.
-
-    Attributes:
-        topic: Absolute ROS topic.
-        message: Type of the message.
-        clock: Which stamp aligns it.
-        fields: Selectors of the action vector's numbers, in the order of the action's fields and in
-            their units.
-    """
-
-    topic: Topic
-    message: str
-    clock: Clock = "header"
-    fields: Annotated[tuple[str, ...], Field(min_length=1)]
-
-    @field_validator("fields")
-    @classmethod
-    def _selectors_parse(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_parsed(value) for value in values)
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Executed:
-        _check_message(self.message, self.clock, [(selector, selector) for selector in self.fields])
-        return self
-
-
-class NumberStream(NamedTuple):
-    """Where numbers are found in a recording.
-
-    Attributes:
-        topic: Absolute ROS topic.
-        clock: Which stamp aligns it.
-        selectors: Of the numbers, in order.
-    """
-
-    topic: str
-    clock: Clock
-    selectors: tuple[str, ...]
-
-
-class Action(_Strict):
-    """The command topic.
-
-    Attributes:
-        topic: Absolute ROS topic.
-        message: Type of the command message.
-        frame_id: Put into the header of published commands.
-        clock: Which stamp aligns recorded commands.
-        timeout: s; the robot's side holds when commands are older.
-        resample: ``latest``: the newest command at a control tick is the action of that tick;
-            ``mean``: the commands in force during the tick, averaged over time.
-        fields: The action vector, in order.
-        executed: The topic on which the robot reports the action it took; None: it does not.
-        source: Which of the two a model learns from; commands are what is published in any case.
-    """
-
-    topic: Topic
-    message: Selector
-    frame_id: Selector = ""
-    clock: Clock = "header"
-    timeout: Seconds = 0.3
-    resample: Literal["latest", "mean"] = "latest"
-    fields: Annotated[tuple[ActionField, ...], Field(min_length=1, max_length=1024)]
-    executed: Executed | None = None
-    source: Literal["commanded", "executed"] = "commanded"
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Action:
-        _check_message(
-            self.message, self.clock, [(field.name, field.selector) for field in self.fields]
-        )
-        return self
-
-    @model_validator(mode="after")
-    def _executed_fits(self) -> Action:
-        if self.executed is None:
-            if self.source == "executed":
-                raise ValueError("source is 'executed', but executed names no topic; add it")
-        elif len(self.executed.fields) != len(self.fields):
-            raise ValueError(
-                f"executed.fields has {len(self.executed.fields)} selectors, but fields has "
-                f"{len(self.fields)} entries; they are the same numbers in the same order"
-            )
-        return self
-
-    @property
-    def learned(self) -> NumberStream:
-        """What a model learns from, by `source`."""
-        if self.source == "executed" and self.executed is not None:
-            return NumberStream(self.executed.topic, self.executed.clock, self.executed.fields)
-        selectors = tuple(field.selector for field in self.fields)
-        return NumberStream(self.topic, self.clock, selectors)
-
-
-class State(_Strict):
-    """A topic whose numbers are kept beside the pictures for probes.
-
-    Attributes:
-        name: What the project calls it.
-        topic: Absolute ROS topic.
-        message: Type of the message.
-        clock: Which stamp aligns it.
-        fields: Which numbers.
-    """
-
-    name: Name
-    topic: Topic
-    message: Selector
-    clock: Clock = "header"
-    fields: Annotated[tuple[StateField, ...], Field(min_length=1, max_length=1024)]
-
-    @model_validator(mode="after")
-    def _reachable(self) -> State:
-        _check_message(
-            self.message, self.clock, [(field.name, field.selector) for field in self.fields]
-        )
-        return self
-
-
-class Contract(_Strict):
+class Contract(StrictModel):
     """Topics, action vector and timing of one robot or scene.
 
     Attributes:
@@ -402,11 +141,19 @@ class Contract(_Strict):
         It may be added after the training: nothing that was learnt depends on it. A state that
         only ``other`` has comes along, and is not given to a model.
         """
-        theirs = {field.name: field.measured for field in other.action.fields}
+        theirs = {field.name: field for field in other.action.fields if field.measured is not None}
         fields = tuple(
-            field.model_copy(update={"measured": theirs.get(field.name) or field.measured})
+            field.model_copy(
+                update={
+                    "measured": theirs[field.name].measured,
+                    "path_tolerance": theirs[field.name].path_tolerance or field.path_tolerance,
+                }
+            )
+            if field.name in theirs
+            else field
             for field in self.action.fields
         )
+        measured = {field.measured for field in theirs.values()}
         known = {state.name for state in self.states}
         added = tuple(
             state.model_copy(
@@ -419,7 +166,7 @@ class Contract(_Strict):
             )
             for state in other.states
             if state.name not in known
-            and any(field.name in theirs.values() for field in state.fields)
+            and any(field.name in measured for field in state.fields)
         )
         values = self.model_copy(
             update={
@@ -474,9 +221,10 @@ class Contract(_Strict):
         """Return the contract as plain lists, strings and numbers, for YAML and JSON."""
         values = self.model_dump(mode="json")
         for field in values["action"]["fields"]:
-            # Contracts without it stay readable for releases that do not know it.
-            if field["measured"] is None:
-                del field["measured"]
+            # Contracts without them stay readable for releases that do not know them.
+            for key in ADDED_LATER:
+                if field[key] is None:
+                    del field[key]
         return values
 
     @classmethod
@@ -523,107 +271,6 @@ def save_contract(contract: Contract, path: str | Path) -> None:
     """Write a contract as YAML, such that `load_contract` reads the same."""
     text = yaml.safe_dump(contract.to_dict(), sort_keys=False, allow_unicode=True, width=100)
     Path(path).write_text(text, encoding="utf-8")
-
-
-def contract_differences(
-    first: Contract, second: Contract, *, recordings: bool = False
-) -> list[str]:
-    """Return one line per key in which two contracts differ; empty when they agree.
-
-    The names and descriptions of the contracts are for people and do not count, nor does what is
-    called proprioceptive and where positions are measured: that says how recordings and models may
-    be used, and may be added to them later. A line reads
-    ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
-
-    Args:
-        first: A contract.
-        second: Another one.
-        recordings: Ask only whether recordings under the one can be read under the other; then
-            ``action.source`` does not count: they have both of its topics.
-    """
-    left, right = first.to_dict(), second.to_dict()
-    for values in (left, right):
-        del values["description"], values["name"]
-        if recordings:
-            del values["action"]["source"]
-        for field in values["action"]["fields"]:
-            field.pop("measured", None)
-        for state in values["states"]:
-            for field in state["fields"]:
-                del field["proprioceptive"]
-    return list(_differences(left, right, ""))
-
-
-def require_contract(trained: dict[str, Any] | None, given: Contract, what: str) -> None:
-    """Make sure that a checkpoint was trained under a contract.
-
-    Args:
-        trained: The checkpoint's contract as it holds it; None: it has none, and nothing is known.
-        given: What it is to be used under.
-        what: The checkpoint, for the message.
-
-    Raises:
-        ContractError: The two differ; the message names the keys.
-    """
-    if trained is None:
-        return
-    differences = contract_differences(Contract.from_dict(trained, f"contract in {what}"), given)
-    if differences:
-        raise ContractError(
-            f"{what} was trained under another contract than {given.name!r} is: "
-            + "; ".join(differences)
-        )
-
-
-def _differences(left: Any, right: Any, key: str) -> list[str]:
-    if isinstance(left, dict) and isinstance(right, dict):
-        lines = []
-        for name in [*left, *(name for name in right if name not in left)]:
-            inner = f"{key}.{name}" if key else name
-            lines += _differences(left.get(name), right.get(name), inner)
-        return lines
-    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        lines = []
-        for index, (one, other) in enumerate(zip(left, right, strict=True)):
-            lines += _differences(one, other, f"{key}[{index}]")
-        return lines
-    if isinstance(left, list) and isinstance(right, list) and any(
-        isinstance(entry, dict) for entry in [*left, *right]
-    ):
-        return [f"{key}: {len(left)} entries != {len(right)} entries"]
-    if isinstance(left, float) and isinstance(right, float):
-        return [] if math.isclose(left, right, rel_tol=1e-9) else [f"{key}: {left!r} != {right!r}"]
-    return [] if left == right else [f"{key}: {left!r} != {right!r}"]
-
-
-def _parsed(selector: str) -> str:
-    try:
-        FieldSelector.parse(selector)
-    except ContractError as error:
-        raise ValueError(str(error)) from error
-    return selector
-
-
-def _check_message(type_name: str, clock: Clock, fields: Sequence[tuple[str, str]]) -> None:
-    """Check that the type is known, has the clock, and that every selector reaches a number.
-
-    Args:
-        type_name: Of the message.
-        clock: Which stamp aligns it.
-        fields: Name and selector of each number.
-    """
-    store = typestore()
-    if type_name not in store.fielddefs:
-        near = nearest(type_name, store.fielddefs)
-        mend = f"did you mean {near!r}?" if near else "write it like 'geometry_msgs/msg/Twist'"
-        raise ValueError(f"unknown message type {type_name!r}; {mend}")
-    if clock == "header" and not has_header(type_name, store):
-        raise ValueError(f"clock is 'header', but {type_name} has no header; use clock: receive")
-    for index, (name, selector) in enumerate(fields):
-        try:
-            FieldSelector.parse(selector).check(type_name, store)
-        except ContractError as error:
-            raise ValueError(f"fields[{index}] ({name}): {error}") from error
 
 
 def _check_unique(what: str, values: list[str]) -> None:

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.data.contract import Camera, Contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.images import prepare_picture
 from lewm_core.errors import ContractError, ImageError
 from lewm_core.validation import suggestion

@@ -37,7 +37,8 @@ from lewm_core.planning.state import ActivePlan, Frame, Goal, PlanRequest, PlanR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lewm_core.data.contract import Camera, Contract
+    from lewm_core.data.contract import Contract
+    from lewm_core.data.contract_parts import Camera
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import lewm_core
-from lewm_core.data.contract import Contract, require_contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_comparison import require_contract
 from lewm_core.errors import ConfigError
 from lewm_core.model.verdict import weights_digest
 from lewm_core.model.world_model import WorldModel

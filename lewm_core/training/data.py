@@ -13,12 +13,8 @@ from torch import Tensor
 
 from lewm_core.data.cache import build_cache
 from lewm_core.data.clips import ClipSampler
-from lewm_core.data.contract import (
-    CONTRACT_FILE,
-    Contract,
-    contract_differences,
-    load_contract,
-)
+from lewm_core.data.contract import CONTRACT_FILE, Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.data.frame_cache import FrameCache
 from lewm_core.data.observation import given_state
 from lewm_core.data.origin import Origin, read_origins

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lewm_core.data.contract import Camera
+from lewm_core.data.contract_parts import Camera
 from lewm_ros.doctor.report import Finding, fail, ok, warning
 from lewm_ros.doctor.stamps import Demands, judge_rate, judge_stamps
 from lewm_ros.doctor.streams import Picture, Stream

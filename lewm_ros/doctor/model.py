@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import lewm_core
-from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.data.contract import Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import ContractError, UserError
 from lewm_core.model.verdict import read_verdict

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from lewm_core.data.contract import Camera, State
+from lewm_core.data.contract_parts import Camera, State
 from lewm_core.errors import ContractError, UserError
 from lewm_ros.runtime import end_node, ros_imports, run_node
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm_core.data.bags import BagReader
-from lewm_core.data.contract import Camera
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.images import LARGEST_COMPRESSED, decode_compressed, prepare_picture
 from lewm_core.data.images import decode_message as decode_recorded
 from lewm_core.errors import ImageError

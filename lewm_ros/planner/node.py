@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm_core.data.contract import Camera, State
+from lewm_core.data.contract_parts import Camera, State
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import CheckpointError, ConfigError
 from lewm_ros.runtime import ros_imports, run_node
 
 with ros_imports("lewm_ros.planner"):
-    from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
     from rclpy.duration import Duration
     from sensor_msgs.msg import Image
 
-    from lewm_ros import qos
     from lewm_ros.codecs import stamp_to_ns
     from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent, PlanStatus
@@ -33,6 +31,7 @@ with ros_imports("lewm_ros.planner"):
     from lewm_ros.planner.mission import Ending, Goal, GoalRequest, Mission
     from lewm_ros.planner.parameters import DECLARATIONS, PlannerParameters, read_settings
     from lewm_ros.planner.pilot import PlannerPilot
+    from lewm_ros.planner.reporter import Reporter
     from lewm_ros.planner.requests import PlannerRequests
     from lewm_ros.planner.session import PlannerSession, open_session
     from lewm_ros.planner.status import PlannerReport
@@ -44,9 +43,6 @@ with ros_imports("lewm_ros.planner"):
 #: How long a stopping node waits for the last hold command to arrive, and for a plan to end.
 _ACKNOWLEDGE_S = 0.5
 _PLAN_END_S = 5.0
-
-#: s after which the log has the same reason to hold again.
-_SAME_REASON_S = 5.0
 
 
 class PlannerNode(ManagedNode):
@@ -82,12 +78,10 @@ class PlannerNode(ManagedNode):
         self._idle_report = PlannerReport()
         self._session: PlannerSession | None = None
         self._pilot: PlannerPilot | None = None
-        self._logged = ("", 0.0)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._woken = self.create_guard_condition(self._safely(self._on_outcomes))
         self._requests = PlannerRequests(self, self)
-        self._status_publisher = self.create_publisher(PlanStatus, "~/status", qos.STATUS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._reporter = Reporter(self)
         # Reports must come when ROS time stands still, too.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._status_timer = self.create_timer(
@@ -201,7 +195,7 @@ class PlannerNode(ManagedNode):
         """Report, while not active, why."""
         verdict = "" if self._session is None else self._session.verdict_text
         self._idle_report = PlannerReport(reason=reason, verdict=verdict)
-        self._publish_status()
+        self._reporter.tell(self._report())
 
     def apply_changes(self, names: set[str]) -> None:
         """Go on with changed parameters."""
@@ -269,6 +263,7 @@ class PlannerNode(ManagedNode):
         """Latch the stop, and hold at once."""
         self._latch.stop(reason)
         self.get_logger().warning(f"stopped: {reason}")
+        self._requests.void(Ending.STOPPED, reason)
         if self._active:
             self._pilot.give_up(Ending.STOPPED, reason)
             self._control_now()
@@ -276,6 +271,8 @@ class PlannerNode(ManagedNode):
     def resume(self) -> bool:
         """Release the stop; the robot stays where it is until a new goal comes."""
         self.get_logger().info("released")
+        if self._active:
+            self._pilot.resume()
         return self._latch.resume()
 
     # --- what comes in --------------------------------------------------------------------------
@@ -337,7 +334,7 @@ class PlannerNode(ManagedNode):
         report.watchdog_holds += 1
         self._publish_command(self._pilot.hold(reason, self._now_ns()))
         told = dataclasses.replace(report, state=PlanStatus.FAILED, reason=reason, holding=True)
-        self._status_publisher.publish(told.message(self._now_ns()))
+        self._reporter.tell(told)
         self.get_logger().error(reason, throttle_duration_sec=1.0)
 
     def clock_stands_still(self, still_s: float) -> None:
@@ -388,7 +385,11 @@ class PlannerNode(ManagedNode):
         if not self._active:
             return
         self._pilot.report.command_jitters.add(self._control.lateness_s(self._now_ns()))
-        if not self._pilot.withholds():
+        with self._supervisor.commanding():
+            astray = self._pilot.astray(self._now_ns())
+        if astray and not self._latch.latched:
+            self.stop(f"{astray}; ~/resume lets it begin where it stands")
+        elif not self._pilot.withholds():
             self._control_now()
 
     def _control_now(self) -> None:
@@ -414,21 +415,11 @@ class PlannerNode(ManagedNode):
         self._pilot.refresh_report(self._now_ns())
         if report.key() != before:
             if holding and state in (PlanStatus.WAITING, PlanStatus.FAILED):
-                self._log_hold(report.words(), reason)
-            self._publish_status()
-
-    def _log_hold(self, words: str, reason: str) -> None:
-        # What comes and goes from tick to tick is told once in a while.
-        now_s = time.monotonic()
-        if words != self._logged[0] or now_s - self._logged[1] > _SAME_REASON_S:
-            self._logged = (words, now_s)
-            self.get_logger().warning(f"holding: {reason}")
+                self._reporter.log_hold(report)
+            self._reporter.tell(report)
 
     def _report(self) -> PlannerReport:
         return self._pilot.report if self._active else self._idle_report
-
-    def _publish_status(self) -> None:
-        self._status_publisher.publish(self._report().message(self._now_ns()))
 
     def _on_status_timer(self) -> None:
         now_ns = self._now_ns()
@@ -440,31 +431,22 @@ class PlannerNode(ManagedNode):
             self._topics.send_imagination(
                 self._pilot.newest_picture, goal, self.mission.distance, now_ns
             )
-        self._publish_status()
+        self._reporter.tell(self._report())
 
     def _look_for_other_drivers(self) -> None:
         # It warns and does not hold: hold commands would fight the other driver just as well.
         if not self._active or self._settings.dry_run:
             return
         report, others = self._pilot.report, self._topics.other_drivers()
-        if others == report.other_drivers:
-            return
-        report.other_drivers = others
-        topic = self._topics.command_topic
-        if others:
-            self.get_logger().warning(
-                f"{others} also publishes {topic}: two drivers of one robot disturb each other; "
-                "stop one of them, or let a multiplexer such as twist_mux choose"
-            )
-        else:
-            self.get_logger().info(f"nobody else publishes {topic} any more")
-        self._publish_status()
+        if others != report.other_drivers:
+            report.other_drivers = others
+            self._reporter.log_other_drivers(others, self._topics.command_topic)
+            self._reporter.tell(report)
 
     def _on_diagnostics_timer(self) -> None:
         self._look_for_other_drivers()
-        hardware = "" if self._session is None else self._session.device
-        self._diagnostics.publish(
-            self._report().diagnostics(self._now_ns(), self.get_name(), hardware)
+        self._reporter.diagnose(
+            self._report(), "" if self._session is None else self._session.device
         )
 
     def _now_ns(self) -> int:

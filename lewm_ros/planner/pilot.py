@@ -129,6 +129,7 @@ class PlannerPilot:
             settings.failure_timeout,
         )
         self._guard.speed_scale = settings.speed_scale
+        self._guard.drives = not settings.dry_run
         frozen_s: float | None = settings.frozen_timeout
         if settings.frozen_timeout < 0.0:
             frozen_s = 0.0 if self._simulated else None
@@ -171,6 +172,15 @@ class PlannerPilot:
         self._controller.clear_goal()
         self._plan_due_ns = None
         self._mission.end(ending, message)
+
+    def astray(self, now_ns: int) -> str:
+        """Why the robot is not where it was sent, so that it must be stopped; empty if it is."""
+        self._guard.watch(now_ns)
+        return self._guard.astray
+
+    def resume(self) -> None:
+        """Somebody released the stop: a robot that went astray goes on from where it stands."""
+        self._guard.go_on()
 
     def _want_goal(self) -> None:
         request = self._mission.request
@@ -410,7 +420,7 @@ class PlannerPilot:
         if problem:
             because = self._graph.why_no_pictures()
             return f"{problem}; {because}" if because else problem
-        unknown, topic = self._guard.why_no_start(now_ns)
+        unknown, topic = self._guard.why_no_position(now_ns)
         if unknown:
             because = self._graph.why_no_state(topic) if topic else ""
             return f"{unknown}; {because}" if because else unknown

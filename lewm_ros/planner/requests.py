@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -175,15 +175,28 @@ class PlannerRequests:
         if error is None or isinstance(error, UserError):
             return finished.result()
         # Whatever it is, whoever asked must hear of it, and the planner goes on.
+        raise PlanningError(f"the goal cannot be read: {self._unforeseen(error)}") from error
+
+    def _unforeseen(self, error: BaseException) -> str:
+        """Log an error that nobody thought of; returns it as one line for whoever asked."""
         self._node.get_logger().error("".join(traceback.format_exception(error)))
-        raise PlanningError(f"the goal cannot be read: {type(error).__name__}: {error}") from error
+        return f"{type(error).__name__}: {_line(error)}"
+
+    def _broke(self, error: Exception) -> str:
+        """Hold, since a request broke while it was taken up; returns why, as one line."""
+        reason = self._unforeseen(error)
+        self._host.give_up(Ending.FAILED, reason)
+        return reason
 
     # --- services -------------------------------------------------------------------------------
 
     async def _on_set_goal(
         self, asked: SetGoal.Request, answer: SetGoal.Response
     ) -> SetGoal.Response:
-        answer.message = self._host.why_not() or await self._take_service_goal(asked)
+        try:
+            answer.message = self._host.why_not() or await self._take_service_goal(asked)
+        except Exception as error:
+            answer.message = self._broke(error)
         answer.success = not answer.message
         if answer.message:
             self._node.get_logger().warning(f"set_goal refused: {answer.message}")
@@ -211,9 +224,7 @@ class PlannerRequests:
         return refusal or (overtaken.message if overtaken else "")
 
     def _on_stop(self, _: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
-        reason = "~/stop was called; ~/resume releases it"
-        self._host.stop(reason)
-        self.void(Ending.STOPPED, reason)
+        self._host.stop("~/stop was called; ~/resume releases it")
         answer.success = True
         answer.message = "stopped; call ~/resume, then send a goal"
         return answer
@@ -243,8 +254,21 @@ class PlannerRequests:
 
     async def _take_action_goal(self, handle: ServerGoalHandle, number: int) -> None:
         """Read the goals, and pursue them; what cannot be taken up ends, and nothing else does."""
+        ended = self._outcomes[bytes(handle.goal_id.uuid)]
+        try:
+            outcome = await self._try_action_goal(handle, number, ended.set_result)
+        except Exception as error:
+            outcome = Outcome(Ending.FAILED, self._broke(error))
+        if outcome is not None:
+            self._node.get_logger().warning(f"reach_goal refused: {outcome.message}")
+            if not ended.done():
+                ended.set_result(outcome)
+
+    async def _try_action_goal(
+        self, handle: ServerGoalHandle, number: int, answer: Callable[[Outcome], None]
+    ) -> Outcome | None:
+        """Take the goals up if they can be; returns how they ended if they cannot."""
         asked = handle.request
-        answer = self._outcomes[bytes(handle.goal_id.uuid)].set_result
         outcome: Outcome | None = None
         try:
             goals = await self._read_goals(asked)
@@ -260,12 +284,10 @@ class PlannerRequests:
         elif outcome is None:
             # By one that was taken up: one that was refused disturbs nobody.
             outcome = self._overtaken(number)
-        if outcome is not None:
-            self._node.get_logger().warning(f"reach_goal refused: {outcome.message}")
-            answer(outcome)
-            return
-        self._take_up(number, GoalRequest(goals, "action", answer))
-        self._current = handle
+        if outcome is None:
+            self._take_up(number, GoalRequest(goals, "action", answer))
+            self._current = handle
+        return outcome
 
     async def _read_goals(self, asked: ReachGoal.Goal) -> list[Goal]:
         """Return the goals of an action.

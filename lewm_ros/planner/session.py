@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 import lewm_core
-from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.data.contract import Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import CheckpointError, ConfigError, ContractError
 from lewm_core.model.verdict import Verdict, read_verdict
@@ -48,7 +49,7 @@ class PlannerSession:
         config: The planner preset.
         controller: Plans and hands out commands.
         guard: What every command passes.
-        positions: Where the robot stands before its first command, if it takes positions.
+        positions: Where the robot stands, if it takes positions.
         one_block_distance: The checkpoint's squared latent distance between pictures one block
             apart; None if it does not say.
         threads: Threads of the model on a CPU.
@@ -161,7 +162,7 @@ def open_session(parameters: PlannerParameters, log: Log) -> PlannerSession:
     torch.set_num_threads(threads)
     model = model.to(device)
     controller = RecedingHorizonController.from_contract(model, contract, config)
-    # As old as a picture may be; the robot stands still before its first command.
+    # As old as a picture may be.
     timeout_s = min(camera.timeout for camera in contract.cameras)
     positions = MeasuredPositions(contract, timeout_s)
     guard = CommandGuard(*contract.action_limits(), contract.control_period, positions)

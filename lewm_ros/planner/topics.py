@@ -14,7 +14,8 @@ from rclpy.qos import QoSProfile
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import Image
 
-from lewm_core.data.contract import Camera, Contract, State
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import Camera, State
 from lewm_core.data.fields import FieldSelector
 from lewm_core.data.observation import ObservationLayout
 from lewm_ros import qos

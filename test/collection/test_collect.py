@@ -14,7 +14,8 @@ import pytest
 from lewm_core.commands.collect import main
 from lewm_core.data.alignment import align_episode
 from lewm_core.data.bags import BagReader, find_bags
-from lewm_core.data.contract import contract_differences, load_contract
+from lewm_core.data.contract import load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.scenes import make_scene
 from test.helpers import wait_until
 

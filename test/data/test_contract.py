@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lewm_core.data import Contract, contract_differences, load_contract, save_contract
-from lewm_core.data.contract import Action, ActionField, Camera, Executed, State, StateField
+from lewm_core.data.contract_parts import Action, ActionField, Camera, Executed, State, StateField
 from lewm_core.errors import ContractError, UserError
 from lewm_core.paths import find_shared, preset_names
 
@@ -106,7 +106,7 @@ def positions(names: tuple[str, str] = ("agent_x", "agent_y")) -> dict[str, Any]
     """Push-T, commanded by positions."""
     values = copy.deepcopy(PUSH_T)
     for field, name in zip(values["action"]["fields"], names, strict=True):
-        field.update(unit="m", hold="last", measured=name)
+        field.update(unit="m", hold="last", measured=name, path_tolerance=0.02)
     return values
 
 
@@ -115,9 +115,10 @@ def test_where_positions_are_measured_may_be_added_after_the_training() -> None:
     assert Contract.from_dict(full.to_dict()) == full
     bare = positions()
     for field in bare["action"]["fields"]:
-        del field["measured"]
+        del field["measured"], field["path_tolerance"]
     trained = Contract.from_dict(bare)
-    assert all("measured" not in field for field in trained.to_dict()["action"]["fields"])
+    for field in trained.to_dict()["action"]["fields"]:
+        assert not {"measured", "path_tolerance"} & set(field)
     assert contract_differences(trained, full) == []
     assert trained.measured_as(full) == full
     assert full.measured_as(trained) == full
@@ -133,6 +134,10 @@ def test_where_positions_are_measured_may_be_added_after_the_training() -> None:
         (
             lambda c: c["action"]["fields"][0].update(measured="agent_x"),
             ["action.fields[0]", "measured is for a field with hold: last"],
+        ),
+        (
+            lambda c: c["action"]["fields"][0].update(path_tolerance=0.1),
+            ["action.fields[0]", "path_tolerance is for a field with measured"],
         ),
         (
             lambda c: c.update(positions(("agent_x", "agent_z"))),

@@ -12,12 +12,8 @@ from lewm_core.data.alignment import align_episode
 from lewm_core.data.bags import BagReader, BagWriter
 from lewm_core.data.cache import FrameCache, build_cache
 from lewm_core.data.clips import ClipSampler
-from lewm_core.data.contract import (
-    Contract,
-    contract_differences,
-    load_contract,
-    require_contract,
-)
+from lewm_core.data.contract import Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences, require_contract
 from lewm_core.data.images import prepare_picture
 from lewm_core.data.observation import ObservationLayout
 from lewm_core.errors import BagError, ContractError

@@ -7,6 +7,7 @@ pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from lewm_core.data import Contract, load_contract, save_contract  # noqa: E402
@@ -24,6 +25,7 @@ from test.ros.planner_driver import (  # noqa: E402
 GOAL = picture_of(0.2, 0.8)
 COMMANDS, JOINTS = "/arm/joint_trajectory", "/joint_states"
 RATE = 0.4  # rad/s
+TOLERANCE = 0.15  # rad
 STANDS = (1.2, -0.9)
 
 
@@ -34,7 +36,7 @@ def make_contract() -> Contract:
         {
             "name": name, "selector": f"points[0].positions[{index}]", "unit": "rad",
             "lower": -1.5, "upper": 1.5, "rate_limit": RATE, "hold": "last",
-            "measured": f"{name}_measured",
+            "measured": f"{name}_measured", "path_tolerance": TOLERANCE,
         }
         for index, name in enumerate(("shoulder", "elbow"))
     ]  # fmt: skip
@@ -53,15 +55,20 @@ def make_contract() -> Contract:
 def without_measurement(contract: Contract) -> Contract:
     values = contract.to_dict()
     for field in values["action"]["fields"]:
-        del field["measured"]
+        del field["measured"], field["path_tolerance"]
     return Contract.from_dict(values | {"states": []})
 
 
 class Arm:
-    """Goes at once where it is commanded, and says with every picture where it is."""
+    """Goes at once where it is commanded, and says with every picture where it is.
+
+    Attributes:
+        braked: By an emergency stop: it takes no command.
+    """
 
     def __init__(self, driver) -> None:
         self.position, self.commands, self._joints = np.array(STANDS), [], None
+        self.braked = False
         self._node = driver.node
         driver.node.create_subscription(JointTrajectory, COMMANDS, self._on_command, qos.COMMAND)
         driver.companions.append(self._on_picture)
@@ -70,8 +77,9 @@ class Arm:
         self._joints = self._node.create_publisher(JointState, JOINTS, 10)
 
     def _on_command(self, command: JointTrajectory) -> None:
-        self.position = np.array(command.points[0].positions)
-        self.commands.append(self.position)
+        self.commands.append(np.array(command.points[0].positions))
+        if not self.braked:
+            self.position = self.commands[-1]
 
     def _on_picture(self, picture: np.ndarray, stamp_ns: int) -> None:
         if self._joints is not None:
@@ -103,7 +111,7 @@ def test_it_begins_where_the_robot_stands_and_waits_until_it_knows(tmp_path):
         assert driver.change_state(Transition.TRANSITION_ACTIVATE)
         assert driver.set_goal(GOAL, tolerance=1e-9).success
         status = driver.wait_status(
-            PlanStatus.WAITING, f"nothing is commanded until {JOINTS} is heard"
+            PlanStatus.WAITING, f"nothing is commanded: {JOINTS} is not heard"
         )
         assert status.reason.endswith(f"nobody publishes {JOINTS}")
         assert arm.commands == []
@@ -120,3 +128,20 @@ def test_it_begins_where_the_robot_stands_and_waits_until_it_knows(tmp_path):
         assert driver.change_state(Transition.TRANSITION_ACTIVATE)
         assert driver.set_goal(GOAL, tolerance=1e-9).success
         assert_begins_where_it_stands(arm, -np.array(STANDS))
+
+        # An emergency stop, and it is moved by hand: it must not jump back when it is released.
+        arm.braked = True
+        arm.position = arm.position - [0.0, 2.1 * TOLERANCE]
+        status = driver.wait_status(PlanStatus.STOPPED, "elbow was sent to")
+        assert status.reason.endswith(
+            f"(path_tolerance {TOLERANCE:g}); ~/resume lets it begin where it stands"
+        )
+        told = len(arm.commands)
+        seen = len(driver.statuses)
+        wait_until(lambda: len(driver.statuses) > seen + 5, 10.0, "no reports")
+        assert len(arm.commands) == told, "nothing is published"
+        stands = arm.position
+        arm.braked, arm.commands = False, []
+        assert driver.call(driver.resume_client, Trigger.Request()).success
+        assert driver.set_goal(GOAL, tolerance=1e-9).success
+        assert_begins_where_it_stands(arm, stands)

@@ -129,7 +129,7 @@ def test_without_ros_the_message_says_what_to_do(tmp_path):
     assert "built interfaces" in missing_ros_message("lewm_ros.planner", "lewm_ros.msg")
     # A folder that shadows rclpy stands for a machine without it.
     (tmp_path / "rclpy.py").write_text("raise ModuleNotFoundError('no', name='rclpy')\n")
-    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lewm_ros.scene"
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import lewm_ros.scene.node"
     command = [sys.executable, "-c", program]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60.0)
     assert result.returncode == 1

@@ -28,11 +28,11 @@ def make_guard(
     return guard
 
 
-def make_positions() -> MeasuredPositions:
+def make_positions(**keys) -> MeasuredPositions:
     """Push-T, commanded by positions, which ``/scene/state`` tells."""
     values = load_contract("push_t").to_dict()
     for field, name in zip(values["action"]["fields"], ("agent_x", "agent_y"), strict=True):
-        field.update(unit="m", hold="last", measured=name)
+        field.update(unit="m", hold="last", measured=name, **keys)
     return MeasuredPositions(Contract.from_dict(values), timeout_s=0.5)
 
 
@@ -133,7 +133,7 @@ def test_no_position_is_commanded_before_the_robot_told_where_it_stands():
     guard = make_guard(hold=("last", "last"), positions=positions)
     command = guard.check([0.1, 0.0], PERIOD_NS)
     assert command.hold and command.values is None
-    assert "nothing is commanded until /scene/state is heard" in command.reason
+    assert "nothing is commanded: /scene/state is not heard" in command.reason
     assert "agent_x, agent_y" in command.reason
     tell(positions, PERIOD_NS, (0.1, 0.0))
     command = guard.check([0.1, 0.0], 10 * PERIOD_NS)
@@ -146,9 +146,48 @@ def test_no_position_is_commanded_before_the_robot_told_where_it_stands():
     tell(positions, 9 * PERIOD_NS, (-0.1, 0.0), now_ns=11 * PERIOD_NS)
     np.testing.assert_allclose(guard.check([0.1, 0.0], 11 * PERIOD_NS).values, [0.1, 0.0])
     positions.forget()
-    assert not guard.check([0.1, 0.0], 12 * PERIOD_NS).hold, "only the first needs it"
+    command = guard.check([0.11, 0.0], 12 * PERIOD_NS)
+    assert command.hold and command.reason.startswith("/scene/state is not heard")
+    np.testing.assert_allclose(command.values, [0.1, 0.0])
     guard.reset()
     assert guard.check([0.1, 0.0], 13 * PERIOD_NS).values is None, "activated anew"
+
+
+def test_a_robot_that_is_not_where_it_was_sent_is_commanded_nothing_until_somebody_says_so():
+    positions = make_positions(path_tolerance=0.03)
+    guard = make_guard(hold=("last", "last"), positions=positions)
+    tell(positions, PERIOD_NS, (0.1, 0.0))
+    assert not guard.check([0.1, 0.0], PERIOD_NS).hold
+    tell(positions, 2 * PERIOD_NS, (0.071, 0.0))
+    assert not guard.check([0.1, 0.0], 2 * PERIOD_NS).hold, "it lags"
+    # Moved by hand: the last position would be a jump.
+    tell(positions, 3 * PERIOD_NS, (0.069, 0.0))
+    command = guard.check([0.1, 0.0], 3 * PERIOD_NS)
+    assert command.hold and command.values is None
+    assert command.reason == (
+        "velocity_x was sent to 0.1 m and stands at 0.069 (path_tolerance 0.03)"
+    )
+    # Not even if it is brought back: who holds it may let go at any time.
+    tell(positions, 4 * PERIOD_NS, (0.1, 0.0))
+    assert guard.check([0.1, 0.0], 4 * PERIOD_NS).values is None
+    assert guard.hold("no goal", 4 * PERIOD_NS).values is None
+    tell(positions, 5 * PERIOD_NS, (0.05, 0.0))
+    guard.go_on()
+    guard.speed_scale = 0.0
+    np.testing.assert_allclose(guard.check([0.1, 0.0], 5 * PERIOD_NS).values, [0.05, 0.0])
+
+
+def test_holding_watches_too_and_in_a_dry_run_others_may_drive():
+    positions = make_positions(path_tolerance=0.03)
+    guard = make_guard(hold=("last", "last"), positions=positions)
+    tell(positions, PERIOD_NS, (0.1, 0.0))
+    assert not guard.check([0.1, 0.0], PERIOD_NS).hold
+    tell(positions, 2 * PERIOD_NS, (-0.1, 0.0))
+    guard.drives = False
+    assert not guard.check([0.1, 0.0], 2 * PERIOD_NS).hold
+    guard.drives = True
+    assert guard.hold("no goal", 3 * PERIOD_NS).values is None
+    assert "stands at -0.1" in guard.astray
 
 
 @pytest.mark.parametrize("wanted", [0.15, 0.0, -0.15])

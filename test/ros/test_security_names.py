@@ -8,8 +8,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("lewm_ros.msg", reason="the interfaces are not built")
 
 from lewm_core.errors import ImageError  # noqa: E402
-from lewm_ros.dataset_folder import free_folder  # noqa: E402
 from lewm_ros.planner.goals import goal_from_file  # noqa: E402
+from lewm_ros.record_dataset.dataset_folder import free_folder  # noqa: E402
 from test.data.synthetic import small_contract  # noqa: E402
 
 

@@ -14,7 +14,8 @@ import pytest
 from lewm_core.collection.recording import check_scene_contract
 from lewm_core.commands.collect import main
 from lewm_core.data.cache import build_cache
-from lewm_core.data.contract import Contract, contract_differences, load_contract
+from lewm_core.data.contract import Contract, load_contract
+from lewm_core.data.contract_comparison import contract_differences
 from lewm_core.errors import ContractError, UserError
 from lewm_core.scenes import make_expert
 from lewm_core.scenes.cube import CubeScene

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from lewm_core.data import load_contract
 from lewm_core.errors import UserError
-from lewm_ros.dataset_folder import prepare_folder
+from lewm_ros.record_dataset.dataset_folder import prepare_folder
 from lewm_ros.runtime import ros_imports, run_node
 
 with ros_imports("lewm_ros.record_dataset"):
@@ -22,11 +21,11 @@ with ros_imports("lewm_ros.record_dataset"):
     from lewm_ros import qos
     from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.recorder_diagnostics import diagnostics, idle_diagnostics
-    from lewm_ros.recorder_episodes import RecorderEpisodes, StampedMessage
-    from lewm_ros.recorder_parameters import DECLARATIONS, check_parameters
+    from lewm_ros.record_dataset.diagnostics import diagnostics, idle_diagnostics
+    from lewm_ros.record_dataset.episodes import RecorderEpisodes, StampedMessage
+    from lewm_ros.record_dataset.parameters import DECLARATIONS, check_parameters
+    from lewm_ros.record_dataset.topic_taps import TopicTap
     from lewm_ros.srv import LabelEpisode
-    from lewm_ros.topic_taps import TopicTap
 
 #: s between two looks at what has settled, or, at the very end, at what still arrives.
 _SETTLE_PERIOD_S = 0.1
@@ -288,7 +287,3 @@ class RecordDatasetNode(ManagedNode):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit status."""
     return run_node(RecordDatasetNode, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lewm_core.data import Contract, load_contract
-from lewm_core.data.contract import Camera
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.fields import FieldSelector
 from lewm_core.errors import ConfigError, UserError
 from lewm_ros.runtime import end_node, ros_imports, run_node
@@ -25,8 +24,8 @@ with ros_imports("lewm_ros.scene"):
     from lewm_ros.command_messages import message_class
     from lewm_ros.lifecycle import ManagedNode
     from lewm_ros.msg import EpisodeEvent
-    from lewm_ros.scene_loop import NS_PER_S, ResetRequest, SceneLoop
-    from lewm_ros.scene_parameters import DECLARATIONS, scene_timing
+    from lewm_ros.scene.loop import NS_PER_S, ResetRequest, SceneLoop
+    from lewm_ros.scene.parameters import DECLARATIONS, scene_timing
     from lewm_ros.srv import ResetScene
 
 #: A subscriber that is stopped or stuck must not stop the scene.
@@ -141,7 +140,7 @@ class SceneNode(ManagedNode):
         self._timing = scene_timing(self._settings, self._contract)
         self._loop.change_timing(self._timing)
 
-    # What the loop tells (`lewm_ros.scene_loop.SceneOutput`), in the loop's thread.
+    # What the loop tells (`lewm_ros.scene.loop.SceneOutput`), in the loop's thread.
 
     def state(self, time_ns: int, truth: np.ndarray) -> None:
         """Publish the ground truth (N,)."""
@@ -336,7 +335,3 @@ def _state_writer(contract: Contract) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node; returns the exit status."""
     return run_node(SceneNode, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

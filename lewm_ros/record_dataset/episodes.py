@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from lewm_core.errors import BagError, UserError
-from lewm_ros.dataset_folder import (
+from lewm_ros.msg import EpisodeEvent
+from lewm_ros.record_dataset.dataset_folder import (
     LABELS,
     find_episode,
     free_folder,
     label_folder,
     remove_episode,
 )
-from lewm_ros.disk_guard import DiskGuard
-from lewm_ros.episode_file import EpisodeFile
-from lewm_ros.episode_span import EpisodeSpan, EpisodeSpans
-from lewm_ros.msg import EpisodeEvent
-from lewm_ros.pre_trigger import PreTriggerBuffer
+from lewm_ros.record_dataset.disk_guard import DiskGuard
+from lewm_ros.record_dataset.episode_file import EpisodeFile
+from lewm_ros.record_dataset.episode_span import EpisodeSpan, EpisodeSpans
+from lewm_ros.record_dataset.pre_trigger import PreTriggerBuffer
+from lewm_ros.record_dataset.topic_taps import TopicTap
 from lewm_ros.stamps import stamp_to_ns
-from lewm_ros.topic_taps import TopicTap
 
 _MIB = 2**20
 

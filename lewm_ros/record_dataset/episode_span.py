@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lewm_ros.episode_file import EpisodeFile
+from lewm_ros.record_dataset.episode_file import EpisodeFile
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lewm_core.data.contract import Camera
+from lewm_core.data.contract_parts import Camera
 from lewm_core.data.observation import render_cameras
 from lewm_core.errors import ConfigError, UserError
 from lewm_core.scenes.registry import Scene

@@ -11,7 +11,7 @@ from pathlib import Path
 from lewm_core.data import Contract, contract_differences, load_contract, save_contract
 from lewm_core.data.contract import CONTRACT_FILE
 from lewm_core.errors import ContractError, UserError
-from lewm_ros.episode_file import REPORT_FILE, write_report
+from lewm_ros.record_dataset.episode_file import REPORT_FILE, write_report
 
 #: What an episode may be called by; empty: nothing. See also ``EpisodeEvent.msg``.
 LABELS = ("success", "failure", "discard", "")

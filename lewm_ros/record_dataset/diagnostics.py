@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from lewm_ros.episode_file import EpisodeFile
+from lewm_ros.record_dataset.episode_file import EpisodeFile
 
 
 def diagnostics(

@@ -8,7 +8,7 @@ from typing import Any
 from lewm_core.data import Contract
 from lewm_ros.lifecycle import autostart
 from lewm_ros.parameters import Change, Declaration
-from lewm_ros.scene_loop import NS_PER_S, SceneTiming
+from lewm_ros.scene.loop import NS_PER_S, SceneTiming
 
 #: A reset skips this many times the contract's max_gap in simulated time.
 _RESET_GAPS = 1.5
