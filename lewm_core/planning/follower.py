@@ -228,11 +228,13 @@ class PlanFollower:
         """What is commanded from ``start_ns`` until a plan asked for now is there: ``(n, A)``.
 
         None where the robot has stood still since and will until then: such a plan begins late,
-        as a whole.
+        as a whole. Did it begin with what is decided, to stand, then to stand would be decided for
+        the next plan, too, and so on for ever.
         """
         active = self._active
         follows = active is not None and active.goal_serial == goal.serial
-        if not follows and self._commands.stood_still(start_ns, self.limits.hold):
+        stood_still = self._commands.stood_still(start_ns, self.limits.hold)
+        if not follows and stood_still:
             return None
         ready_ns = now_ns + self._expected_delay_ns()
         steps = max(0, round((ready_ns - start_ns) / self._period_ns))
@@ -252,6 +254,8 @@ class PlanFollower:
                 action = active.plan.actions[0, active.step(tick_ns, self._period_ns)].numpy()
                 values = self.limits.apply(action, last, self._period_ns * 1e-9)
             decided[step] = np.nan if values is None else values
+        if stood_still and newest is not None and bool((decided == newest[1]).all()):
+            return None
         return decided
 
     def _begin_late(self, now_ns: int) -> None:

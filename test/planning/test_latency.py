@@ -118,3 +118,25 @@ def test_commands_go_on_without_a_jump_when_the_plan_comes():
     torch.testing.assert_close(
         request.committed[0, 0], torch.tensor(executed[2], dtype=torch.float32)
     )
+
+
+@pytest.mark.parametrize("late", [0.1, 0.4, 0.6])
+@pytest.mark.parametrize("delay", [0.3, 0.9, 1.4])
+def test_a_robot_that_was_stopped_for_a_while_moves_again(late, delay):
+    """What is decided while it stands is to stand: no plan may begin with that for ever."""
+    controller, _ = driving(compensate_latency=True)
+    for step in range(3, 20):
+        controller.record(step * STEP, np.zeros(2))
+    moves = []
+    for step in range(20, 30):
+        now = step * STEP
+        controller.observe(now, picture_of((0.5, 0.0)))
+        controller.note_delay(round(delay * STEP))
+        request = controller.prepare(now)
+        # By the plan before: more than a period after its picture.
+        moves.append(bool(np.any(controller.command(now + round(late * STEP)).values)))
+        plan = controller.solver.plan(
+            request.history, request.goal, request.past_actions, committed=request.committed
+        )
+        controller.accept(request, plan)
+    assert all(moves[2:]), moves
