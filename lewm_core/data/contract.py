@@ -15,16 +15,22 @@ import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
-from lewm_core.data.contract_parts import Action, Camera, Name, Seconds, State, StrictModel, Text
+from lewm_core.data.contract_parts import (
+    ADDED_LATER,
+    Action,
+    Camera,
+    Name,
+    Seconds,
+    State,
+    StrictModel,
+    Text,
+)
 from lewm_core.errors import ConfigError, ContractError
 from lewm_core.paths import config_path, preset_names
 from lewm_core.validation import read_yaml_mapping, suggestion, validate
 
 #: Name of the contract inside a dataset folder.
 CONTRACT_FILE = "contract.yaml"
-
-#: Keys of an action field that say how a robot is driven: they may be added after the training.
-ADDED_LATER = ("measured", "path_tolerance")
 
 
 class Contract(StrictModel):

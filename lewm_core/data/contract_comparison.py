@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lewm_core.data.contract import ADDED_LATER, Contract
+from lewm_core.data.contract import Contract
+from lewm_core.data.contract_parts import ADDED_LATER
 from lewm_core.errors import ContractError
 
 
@@ -15,8 +16,8 @@ def contract_differences(
     """Return one line per key in which two contracts differ; empty when they agree.
 
     The names and descriptions of the contracts are for people and do not count, nor does what is
-    called proprioceptive and where positions are measured: that says how recordings and models may
-    be used, and may be added to them later. A line reads
+    called proprioceptive, where positions are measured and how far off they may be: that says how
+    recordings and models may be used, and may be added to them later. A line reads
     ``action.fields[0].upper: 0.15 != 0.2`` (first, then second).
 
     Args:

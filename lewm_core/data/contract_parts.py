@@ -38,6 +38,9 @@ Selector = Annotated[str, Field(max_length=255)]
 Pixels = Annotated[int, Field(gt=0, le=65536)]
 Offset = Annotated[int, Field(ge=0, le=65536)]
 
+#: Keys of an action field that say how a robot is driven: they may be added after the training.
+ADDED_LATER = ("measured", "path_tolerance")
+
 #: s by which a robot that follows well is behind its commands at most: the state's age, the way of
 #: a command, and the controller's own lag.
 _LAG_S = 0.5
